@@ -1,0 +1,237 @@
+//! The seam: what a backend author implements.
+//!
+//! A backend turns verbs into kernel work and nothing else. The framework owns the wire, the
+//! lifecycle, the locks, the stdio, the events and the exits. When a method here is called, its
+//! request has been parsed and is legal in the current state.
+
+use std::{fmt, future::Future, os::fd::OwnedFd, pin::Pin};
+
+use async_trait::async_trait;
+use oci_spec::runtime::LinuxResources;
+
+use crate::{
+    error::{Error, Result},
+    linux::Reaper,
+    model::{
+        About, Bundle, ContainerId, ExecId, Exit, Group, Mount, Namespace, Pid, RuntimeOptions,
+        Signal, Stats,
+    },
+};
+
+/// A way of running containers. A shim process holds exactly one.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// A container this backend has made.
+    type Container: Container;
+
+    /// Names the backend for `-v`, `-info` and the logs.
+    fn about(&self) -> About;
+
+    /// Chooses the shim process for a bundle; bundles of one group share a shim.
+    ///
+    /// # Errors
+    /// Fails the start of the shim; the text reaches the user.
+    fn group(&self, id: &ContainerId, bundle: &Bundle) -> Result<Group> {
+        Group::of_pod(id, bundle)
+    }
+
+    /// Called once, in the serving process only, while it has one thread and no runtime: the
+    /// moment to fork what must stay small.
+    ///
+    /// # Errors
+    /// Ends the shim before it serves.
+    fn open(&mut self, _host: Host) -> Result<()> {
+        Ok(())
+    }
+
+    /// Makes a container whose init process waits for [`Container::start`]. Its root filesystem
+    /// is mounted already.
+    ///
+    /// # Errors
+    /// Nothing may be left behind: the framework calls nothing else for this container.
+    async fn create(&self, request: Create) -> Result<Created<Self::Container>>;
+
+    /// Removes whatever a dead shim left of a container, and waits until its processes are gone.
+    /// Succeeds when nothing is left. The framework unmounts the root filesystem afterwards.
+    ///
+    /// # Errors
+    /// What could not be removed, and why.
+    fn clean_up(&self, id: &ContainerId, bundle: &Bundle) -> Result<()>;
+}
+
+/// One container, from its creation to its deletion.
+///
+/// Methods take `&self`: different processes of a container may be worked on at once. Two calls
+/// about the same process never overlap, but for `kill`.
+#[async_trait]
+pub trait Container: Send + Sync + 'static {
+    /// Lets the init process run the user's program.
+    ///
+    /// # Errors
+    /// Why the program did not run; the container can still be deleted.
+    async fn start(&self) -> Result<()>;
+
+    /// Sends a signal, at any moment.
+    ///
+    /// # Errors
+    /// `NotFound` when the process has ended.
+    async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()>;
+
+    /// Frees the container. Its init process has ended or never ran the user's program; in the
+    /// second case it is ended here.
+    ///
+    /// # Errors
+    /// What could not be freed; the client may try again.
+    async fn delete(&self) -> Result<()>;
+
+    // Optional from here on: one left out answers UNIMPLEMENTED, as containerd requires.
+
+    /// Runs one more process in the container.
+    ///
+    /// # Errors
+    /// Why the process did not run. Nothing may be left behind.
+    async fn exec(&self, _request: Exec) -> Result<Process> {
+        Err(Error::unsupported("exec"))
+    }
+
+    /// Freezes every process, and returns when all stand still.
+    ///
+    /// # Errors
+    /// The container runs on.
+    async fn pause(&self) -> Result<()> {
+        Err(Error::unsupported("pause"))
+    }
+
+    /// Thaws every process.
+    ///
+    /// # Errors
+    /// The container stays frozen.
+    async fn resume(&self) -> Result<()> {
+        Err(Error::unsupported("resume"))
+    }
+
+    /// Changes the limits of a live container.
+    ///
+    /// # Errors
+    /// Which limit could not be set.
+    async fn update(&self, _resources: &LinuxResources) -> Result<()> {
+        Err(Error::unsupported("update"))
+    }
+
+    /// Reads the current use of resources.
+    ///
+    /// # Errors
+    /// Which file could not be read.
+    async fn stats(&self) -> Result<Stats> {
+        Err(Error::unsupported("stats"))
+    }
+
+    /// Lists the processes as the host sees them. Left out, the framework lists those it started:
+    /// containerd deletes a container without processes as leaked when it starts again.
+    ///
+    /// # Errors
+    /// Why they can't be told.
+    async fn pids(&self) -> Result<Vec<Pid>> {
+        Err(Error::unsupported("pids"))
+    }
+}
+
+/// What the framework gives a backend in the serving process.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Collects the exits of the shim's children.
+    pub reaper: Reaper,
+    /// containerd's namespace.
+    pub namespace: Namespace,
+}
+
+/// Everything known when a container is asked for.
+#[derive(Debug)]
+pub struct Create {
+    /// The container's id.
+    pub id: ContainerId,
+    /// Its bundle.
+    pub bundle: Bundle,
+    /// What the root filesystem was mounted from; empty when it was there already.
+    pub rootfs: Vec<Mount>,
+    /// What the init process gets as its streams.
+    pub streams: Streams,
+    /// The runtime's options, where the client gave any.
+    pub options: Option<RuntimeOptions>,
+    /// The shim it runs in.
+    pub host: Host,
+}
+
+/// Everything known when one more process is asked for.
+#[derive(Debug)]
+pub struct Exec {
+    /// The process's id.
+    pub id: ExecId,
+    /// What to run, in OCI terms.
+    pub process: oci_spec::runtime::Process,
+    /// What it gets as its streams.
+    pub streams: Streams,
+}
+
+/// What a new process gets as its standard streams.
+#[derive(Debug)]
+pub enum Streams {
+    /// Three open files; `/dev/null` where a stream was not asked for.
+    Pipes {
+        /// File descriptor 0.
+        stdin: OwnedFd,
+        /// File descriptor 1.
+        stdout: OwnedFd,
+        /// File descriptor 2.
+        stderr: OwnedFd,
+    },
+    /// A terminal of the backend's making, whose master goes into [`Process::terminal`].
+    Terminal,
+}
+
+/// A fresh container and its init process.
+#[derive(Debug)]
+pub struct Created<C> {
+    /// The container.
+    pub container: C,
+    /// Its init process.
+    pub init: Process,
+}
+
+/// A process that exists, and the news of its end.
+pub struct Process {
+    /// Its id on the host.
+    pub pid: Pid,
+    /// Resolves once, when it has ended.
+    pub exit: ExitFuture,
+    /// The master of its terminal, when [`Streams::Terminal`] was asked for.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("pid", &self.pid)
+            .field("terminal", &self.terminal)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves once, when the process has ended.
+pub type ExitFuture = Pin<Box<dyn Future<Output = Exit> + Send>>;
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// The init process.
+    Init,
+    /// An added process.
+    Exec {
+        /// Its id.
+        id: &'a ExecId,
+        /// Its pid.
+        pid: Pid,
+    },
+    /// Every process of the container.
+    All,
+}

@@ -1,0 +1,227 @@
+//! The first exchange with containerd, in the dialect of each generation.
+//!
+//! | containerd | stdin of `start` | answer it takes |
+//! |---|---|---|
+//! | 1.6 | options, or nothing | an address |
+//! | 1.7 | options, or nothing | an address, or JSON up to version 2 |
+//! | 2.0 to 2.2 | options, or nothing | an address, or JSON up to version 3 |
+//! | 2.3 on | `BootstrapParams` | `BootstrapResult` |
+//!
+//! 1.7 and 2.0 to 2.2 look alike from here, and version 2 is what both take: every generation asks
+//! for the service under the version it was told, and both are served.
+
+use shim_protos::{
+    Any,
+    bootstrap::{BootstrapParams, BootstrapResult},
+    protobuf::{Message, MessageField},
+    types::{RuntimeInfo, RuntimeVersion},
+};
+
+use super::flags::Flags;
+use crate::{
+    error::{Error, Result},
+    model::About,
+};
+
+/// What `start` was told, whichever way.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bootstrap {
+    pub(super) dialect: Dialect,
+    /// containerd's GRPC socket, which goes into the name of ours.
+    pub(super) address: String,
+    /// Where events go.
+    pub(super) ttrpc_address: String,
+    /// Where sockets are made; `None` for the old fixed place.
+    pub(super) socket_dir: Option<String>,
+    pub(super) debug: bool,
+}
+
+/// How the answer has to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Address,
+    Json,
+    Protobuf,
+}
+
+/// What tells the generations apart beside stdin.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    pub(super) ttrpc_address: Option<String>,
+    /// Set by 1.7 and later.
+    pub(super) max_shim_version: Option<String>,
+}
+
+impl Bootstrap {
+    /// Tells the dialect by what containerd sent.
+    ///
+    /// Runtime options are an `Any{type_url = 1, value = 2}` and parse as `BootstrapParams` too, so
+    /// those count only when they name the very container and namespace of the flags.
+    pub(super) fn parse(stdin: &[u8], flags: &Flags, env: Environment) -> Self {
+        if let Some(params) = params(stdin, flags) {
+            return Self::from_params(params, flags, env);
+        }
+        let dialect = match env.max_shim_version {
+            None => Dialect::Address,
+            Some(_) => Dialect::Json,
+        };
+        Self {
+            dialect,
+            address: flags.address.clone(),
+            ttrpc_address: env.ttrpc_address.unwrap_or_else(|| format!("{}.ttrpc", flags.address)),
+            socket_dir: None,
+            debug: flags.debug,
+        }
+    }
+
+    fn from_params(params: BootstrapParams, flags: &Flags, env: Environment) -> Self {
+        let address =
+            non_empty(params.containerd_grpc_address).unwrap_or_else(|| flags.address.clone());
+        let ttrpc_address = non_empty(params.containerd_ttrpc_address)
+            .or(env.ttrpc_address)
+            .unwrap_or_else(|| format!("{address}.ttrpc"));
+        Self {
+            dialect: Dialect::Protobuf,
+            address,
+            ttrpc_address,
+            socket_dir: params.socket_dir.and_then(non_empty),
+            // Levels are an open scale: debug is -4, and what lies below is more of it.
+            debug: flags.debug || params.log_level.value() <= -4,
+        }
+    }
+}
+
+fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
+    let params = BootstrapParams::parse_from_bytes(stdin).ok()?;
+    (!params.instance_id.is_empty()
+        && params.instance_id == flags.id
+        && params.namespace == flags.namespace)
+        .then_some(params)
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+impl Dialect {
+    /// Writes the address of the serving process.
+    ///
+    /// # Errors
+    /// None that a valid address can cause.
+    pub(super) fn answer(self, address: &str) -> Result<Vec<u8>> {
+        match self {
+            Self::Address => Ok(address.as_bytes().to_vec()),
+            Self::Json => serde_json::to_vec(&serde_json::json!({
+                "version": 2,
+                "address": address,
+                "protocol": "ttrpc",
+            }))
+            .map_err(Error::from),
+            Self::Protobuf => encode(&BootstrapResult {
+                version: 3,
+                address: address.to_owned(),
+                protocol: "ttrpc".to_owned(),
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+/// The answer to `-info`.
+///
+/// # Errors
+/// None that a backend can cause.
+pub(super) fn runtime_info(about: &About) -> Result<Vec<u8>> {
+    let features = about.features.as_ref().map(|features| Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),
+        value: features.clone().into_bytes(),
+        ..Default::default()
+    });
+    encode(&RuntimeInfo {
+        name: about.name.to_owned(),
+        version: MessageField::some(RuntimeVersion {
+            version: about.version.to_owned(),
+            ..Default::default()
+        }),
+        features: features.into(),
+        ..Default::default()
+    })
+}
+
+fn encode(message: &impl Message) -> Result<Vec<u8>> {
+    message.write_to_bytes().map_err(|err| Error::other(format!("encode the answer: {err}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What containerd 2.3 sends with debug logs, in a short form: instance "t1", namespace
+    /// "default", level -4, both sockets, and a socket directory.
+    fn sent() -> Vec<u8> {
+        let mut params = BootstrapParams::new();
+        params.instance_id = "t1".into();
+        params.namespace = "default".into();
+        params.log_level = shim_protos::protobuf::EnumOrUnknown::from_i32(-4);
+        params.containerd_ttrpc_address = "/run/c.sock.ttrpc".into();
+        params.containerd_grpc_address = "/run/c.sock".into();
+        params.socket_dir = Some("/run/c/s".into());
+        params.write_to_bytes().unwrap()
+    }
+
+    fn flags(id: &str) -> Flags {
+        Flags {
+            id: id.into(),
+            namespace: "default".into(),
+            address: "/flag.sock".into(),
+            ..Flags::default()
+        }
+    }
+
+    fn env(max: Option<&str>) -> Environment {
+        Environment {
+            ttrpc_address: Some("/env.ttrpc".into()),
+            max_shim_version: max.map(Into::into),
+        }
+    }
+
+    #[test]
+    fn params_that_name_the_container_are_believed() {
+        let told = Bootstrap::parse(&sent(), &flags("t1"), env(Some("2")));
+        assert_eq!(told.dialect, Dialect::Protobuf);
+        assert_eq!(told.ttrpc_address, "/run/c.sock.ttrpc");
+        assert_eq!(told.socket_dir.as_deref(), Some("/run/c/s"));
+        assert!(told.debug);
+    }
+
+    #[test]
+    fn params_of_another_container_are_options() {
+        let told = Bootstrap::parse(&sent(), &flags("t2"), env(Some("2")));
+        assert_eq!(told.dialect, Dialect::Json);
+        assert_eq!(told.address, "/flag.sock");
+        assert_eq!(told.ttrpc_address, "/env.ttrpc");
+    }
+
+    #[test]
+    fn the_oldest_containerd_gets_a_bare_address() {
+        let told = Bootstrap::parse(b"", &flags("t1"), env(None));
+        assert_eq!(told.dialect, Dialect::Address);
+        assert_eq!(told.dialect.answer("unix:///s").unwrap(), b"unix:///s");
+    }
+
+    #[test]
+    fn garbage_is_not_params() {
+        let told = Bootstrap::parse(&[0xff; 100], &flags("t1"), env(Some("2")));
+        assert_eq!(told.dialect, Dialect::Json);
+    }
+
+    #[test]
+    fn each_dialect_has_its_answer() {
+        let json = Dialect::Json.answer("unix:///s").unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!((&json["version"], &json["address"]), (&2.into(), &"unix:///s".into()));
+        let bytes = Dialect::Protobuf.answer("unix:///s").unwrap();
+        let result = BootstrapResult::parse_from_bytes(&bytes).unwrap();
+        assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));
+    }
+}

@@ -1,0 +1,79 @@
+//! A shim process from exec to exit: which mode containerd wants, and what it prints.
+//!
+//! containerd reads stdout and stderr of `start` as one stream: nothing but the answer may go there,
+//! and a failure is one line on stderr and exit status 1.
+
+mod bootstrap;
+mod delete;
+mod flags;
+mod serve;
+mod socket;
+mod start;
+
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use self::flags::{Action, Flags};
+use crate::{
+    backend::Backend,
+    error::{Context, Result},
+};
+
+/// Runs a shim around a backend: the whole of a shim's `main`.
+///
+/// What it does follows from the arguments that containerd gives: serve containers, start such a
+/// process, clean up after one, or tell its version.
+pub fn run(backend: impl Backend) -> ExitCode {
+    match act(backend) {
+        Ok(answer) => match print(&answer) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(err) => {
+            complain(&format!("{err:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns what goes to stdout.
+fn act(backend: impl Backend) -> Result<Vec<u8>> {
+    let arguments: Vec<_> = env::args_os().collect();
+    let flags = Flags::parse(&arguments)?;
+    match flags.action {
+        Action::Version => Ok(version(&backend)),
+        Action::About => bootstrap::runtime_info(&backend.about()),
+        Action::Start => start::start(&backend, &flags, &arguments),
+        Action::Delete => delete::delete(&backend, &flags),
+        Action::Serve => serve::serve(backend, &flags).map(|()| Vec::new()),
+    }
+}
+
+fn version(backend: &impl Backend) -> Vec<u8> {
+    let about = backend.about();
+    format!("{}:\n  Version:  {}\n", about.name, about.version).into_bytes()
+}
+
+fn print(answer: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(answer)?;
+    stdout.flush()
+}
+
+fn complain(text: &str) {
+    // Nobody is left to tell when stderr is gone.
+    let _unheard = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Reads one of containerd's environment variables; an empty one is none.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Reads a small file of the kernel's.
+fn read_text(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}

@@ -1,0 +1,123 @@
+//! Serving: the process that owns the containers, from its first system call to its last.
+
+use std::{fs::File, io::Write, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+
+use nix::sys::prctl;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use ttrpc::r#async::{Server, transport::Listener};
+
+use super::{flags::Flags, socket::Socket, variable};
+use crate::{
+    backend::{Backend, Host},
+    error::{Context, Error, Result},
+    event::{Herald, Publisher},
+    lifecycle::Shim,
+    linux::{Reaper, sys},
+    log as logs,
+    model::Namespace,
+    service,
+};
+
+/// Descriptors that `start` hands over: the listening socket, and a pipe to say how it went.
+pub(super) const LISTENER: i32 = 3;
+pub(super) const READY: i32 = 4;
+/// What goes into the pipe when all is well.
+pub(super) const IS_READY: &str = "ok";
+/// Set when debug lines are wanted.
+pub(super) const DEBUG: &str = "SHIM_DEBUG";
+
+/// How long the last events may take at the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Serves until the last task is gone and containerd says so.
+pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
+    let listener = sys::inherited(LISTENER)
+        .context("the listening socket: a shim is started with the action start")?;
+    let ready = sys::inherited(READY).context("the pipe to start")?;
+    let opened = open(backend, flags);
+    let text = match &opened {
+        Ok(_) => IS_READY.to_owned(),
+        Err(err) => format!("{err:#}"),
+    };
+    File::from(ready).write_all(text.as_bytes()).context("tell start")?;
+    let (backend, host) = opened?;
+    // One thread: one stack and one arena, and no lock is ever contended.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("make the runtime")?;
+    runtime.block_on(serve_tasks(backend, host, listener))
+}
+
+/// Everything that has to happen while there is one thread and no runtime.
+fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
+    let debug = flags.debug || variable(DEBUG).is_some();
+    logs::install(Path::new("/proc/self/cwd/log"), backend.about().name, &flags.id, debug);
+    let namespace = Namespace::parse(&flags.namespace)?;
+    prctl::set_name(c"containerd-shim").context("set the process name")?;
+    prctl::set_child_subreaper(true).context("become a subreaper")?;
+    let host = Host { reaper: Reaper::default(), namespace };
+    backend.open(host.clone())?;
+    Ok((backend, host))
+}
+
+async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> Result<()> {
+    let address = socket_of(&listener);
+    let publisher = Publisher::new();
+    if let Some(address) = variable("TTRPC_ADDRESS") {
+        tokio::spawn(publisher.clone().send_to(address));
+    }
+    let reaper = host.reaper.clone();
+    tokio::spawn(async move {
+        if let Err(err) = reaper.collect_orphans().await {
+            log::error!("{err:#}");
+        }
+    });
+    let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
+    let shim = Arc::new(Shim::new(backend, host, herald));
+    let mut server = Server::new()
+        .add_listener(accept_own(listener)?)
+        .register_service(service::services(&shim));
+    server.start().await.map_err(|err| Error::other(err.to_string())).context("serve")?;
+    log::debug!("serving");
+    tokio::select! {
+        () = shim.shut_down() => {}
+        () = asked_to_end() => {}
+    }
+    // Nobody may find the socket once nobody answers.
+    if let Some(socket) = address {
+        socket.remove()?;
+    }
+    publisher.flushed(FLUSH_LIMIT).await;
+    Ok(())
+}
+
+/// Takes connections of our own user only: who may connect may run anything as us.
+fn accept_own(listener: OwnedFd) -> Result<Listener> {
+    let listener = std::os::unix::net::UnixListener::from(listener);
+    listener.set_nonblocking(true).context("prepare the listening socket")?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("listen")?;
+    Ok(listener.into())
+}
+
+fn socket_of(listener: &OwnedFd) -> Option<Socket> {
+    let listener = std::os::unix::net::UnixListener::from(listener.try_clone().ok()?);
+    let address = listener.local_addr().ok()?;
+    let path = address.as_pathname()?;
+    Socket::of_address(&format!("unix://{}", path.display()))
+}
+
+/// SIGTERM and SIGINT end the shim in good order.
+async fn asked_to_end() {
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    log::info!("asked to end");
+}

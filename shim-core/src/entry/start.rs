@@ -1,0 +1,116 @@
+//! `start`: finds the group's shim or makes one, and tells its address.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
+};
+
+use nix::{fcntl::OFlag, unistd};
+
+use super::{
+    bootstrap::{Bootstrap, Environment},
+    flags::Flags,
+    read_text, serve,
+    socket::{Claim, Socket},
+    variable,
+};
+use crate::{
+    backend::Backend,
+    error::{Context, Error, Result},
+    linux::{exe, sys},
+    model::{Bundle, ContainerId, Namespace, Pid},
+};
+
+/// More than any options that make sense.
+const STDIN_LIMIT: u64 = 10 << 20;
+
+/// Returns the answer for stdout.
+pub(super) fn start(
+    backend: &impl Backend,
+    flags: &Flags,
+    arguments: &[OsString],
+) -> Result<Vec<u8>> {
+    let namespace = Namespace::parse(&flags.namespace)?;
+    let id = ContainerId::parse(&flags.id)?;
+    let bundle = bundle(flags)?;
+    let environment = Environment {
+        ttrpc_address: variable("TTRPC_ADDRESS"),
+        max_shim_version: variable("MAX_SHIM_VERSION"),
+    };
+    let bootstrap = Bootstrap::parse(&read_stdin()?, flags, environment);
+    let group = backend.group(&id, &bundle)?;
+    let directory = bootstrap.socket_dir.as_deref();
+    let socket = Socket::of_group(directory, &bootstrap.address, namespace.as_str(), &group)?;
+    if let Claim::Ours(listener) = socket.claim()? {
+        let made = make_shim(listener, &bootstrap, arguments);
+        made.inspect_err(|_| drop(socket.remove()))?;
+    }
+    bundle.write("address", socket.address().as_bytes())?;
+    bootstrap.dialect.answer(&socket.address())
+}
+
+/// containerd starts a shim in its bundle.
+fn bundle(flags: &Flags) -> Result<Bundle> {
+    match &flags.bundle {
+        Some(path) => Bundle::new(path),
+        None => {
+            let here = fs::read_link("/proc/self/cwd").context("find the bundle")?;
+            Bundle::new(here)
+        }
+    }
+}
+
+/// Reads what containerd sent; a terminal or `/dev/null` sends nothing.
+fn read_stdin() -> Result<Vec<u8>> {
+    let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else { return Ok(Vec::new()) };
+    let stdin = File::from(stdin);
+    let is_device = stdin.metadata().is_ok_and(|told| told.file_type().is_char_device());
+    let mut sent = Vec::new();
+    if !is_device {
+        stdin.take(STDIN_LIMIT).read_to_end(&mut sent).context("read stdin")?;
+    }
+    Ok(sent)
+}
+
+/// Makes the serving process, and returns once it is ready or has said why not.
+fn make_shim(listener: OwnedFd, bootstrap: &Bootstrap, arguments: &[OsString]) -> Result<()> {
+    let executable = exe::sealed()?;
+    let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+    let mut arguments: Vec<OsString> = arguments.to_vec();
+    // Without its action the command line asks to serve.
+    arguments.pop();
+    let mut environment: Vec<(OsString, OsString)> =
+        std::env::vars_os().filter(|(name, _)| name != "TTRPC_ADDRESS").collect();
+    environment.push(("TTRPC_ADDRESS".into(), bootstrap.ttrpc_address.clone().into()));
+    if bootstrap.debug {
+        environment.push((serve::DEBUG.into(), "1".into()));
+    }
+    let descriptors = [(listener.as_fd(), serve::LISTENER), (writer.as_fd(), serve::READY)];
+    let pid = sys::spawn_daemon(executable.as_fd(), &arguments, &environment, descriptors)
+        .context("make the serving process")?;
+    drop(writer);
+    if let Err(err) = raise_oom_score(pid) {
+        log::debug!("{err:#}");
+    }
+    let mut complaint = String::new();
+    File::from(reader).read_to_string(&mut complaint).context("wait for the shim")?;
+    match complaint.strip_prefix(serve::IS_READY) {
+        Some(_) => Ok(()),
+        None if complaint.is_empty() => Err(Error::other("the serving process died at once")),
+        None => Err(Error::other(complaint)),
+    }
+}
+
+/// The kernel's killer should rather take a shim than containerd: one more than its score.
+fn raise_oom_score(pid: Pid) -> Result<()> {
+    let parent = unistd::getppid();
+    let score = read_text(&format!("/proc/{parent}/oom_score_adj"))?;
+    let score: i32 = score.trim().parse().unwrap_or(0);
+    let path = format!("/proc/{pid}/oom_score_adj");
+    fs::write(&path, (score + 1).min(1000).to_string()).with_context(|| format!("write {path}"))
+}

@@ -1,0 +1,154 @@
+//! What containerd is told of a task: one variant a topic, so that a new one can't lack its own.
+
+mod publisher;
+
+use shim_protos::{Any, events as wire, protobuf::MessageField};
+
+use crate::{
+    model::{Bundle, ContainerId, ExecId, Exit, Mount, Namespace, Pid, StdioUris},
+    service::convert,
+};
+
+pub(crate) use publisher::Publisher;
+
+/// Tells the events of one shim's containers.
+#[derive(Clone, Debug)]
+pub(crate) struct Herald {
+    pub(crate) publisher: Publisher,
+    pub(crate) namespace: Namespace,
+}
+
+impl Herald {
+    /// Queues an event behind those before it.
+    pub(crate) fn tell(&self, event: &Event) {
+        self.publisher.publish(&self.namespace, event);
+    }
+}
+
+/// Something that happened to a task.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Created {
+        container: ContainerId,
+        pid: Pid,
+        bundle: Bundle,
+        rootfs: Vec<Mount>,
+        stdio: StdioUris,
+    },
+    Started {
+        container: ContainerId,
+        pid: Pid,
+    },
+    ExecAdded {
+        container: ContainerId,
+        exec: ExecId,
+    },
+    ExecStarted {
+        container: ContainerId,
+        exec: ExecId,
+        pid: Pid,
+    },
+    Paused {
+        container: ContainerId,
+    },
+    Resumed {
+        container: ContainerId,
+    },
+    /// The init process ended when there is no exec's id.
+    Exited {
+        container: ContainerId,
+        exec: Option<ExecId>,
+        pid: Pid,
+        exit: Exit,
+    },
+    Deleted {
+        container: ContainerId,
+        exec: Option<ExecId>,
+        pid: Option<Pid>,
+        exit: Exit,
+    },
+}
+
+impl Event {
+    /// containerd's name for what happened.
+    pub(crate) fn topic(&self) -> &'static str {
+        match self {
+            Self::Created { .. } => "/tasks/create",
+            Self::Started { .. } => "/tasks/start",
+            Self::ExecAdded { .. } => "/tasks/exec-added",
+            Self::ExecStarted { .. } => "/tasks/exec-started",
+            Self::Paused { .. } => "/tasks/paused",
+            Self::Resumed { .. } => "/tasks/resumed",
+            Self::Exited { .. } => "/tasks/exit",
+            Self::Deleted { .. } => "/tasks/delete",
+        }
+    }
+
+    /// The message as it travels.
+    pub(crate) fn to_any(&self) -> Any {
+        match self {
+            Self::Created { container, pid, bundle, rootfs, stdio } => pack(&wire::TaskCreate {
+                container_id: container.to_string(),
+                bundle: bundle.path().display().to_string(),
+                rootfs: rootfs.iter().map(convert::wire_mount).collect(),
+                io: MessageField::some(convert::task_io(stdio)),
+                pid: pid.get(),
+                ..Default::default()
+            }),
+            Self::Started { container, pid } => pack(&wire::TaskStart {
+                container_id: container.to_string(),
+                pid: pid.get(),
+                ..Default::default()
+            }),
+            Self::ExecAdded { container, exec } => pack(&wire::TaskExecAdded {
+                container_id: container.to_string(),
+                exec_id: exec.to_string(),
+                ..Default::default()
+            }),
+            Self::ExecStarted { container, exec, pid } => pack(&wire::TaskExecStarted {
+                container_id: container.to_string(),
+                exec_id: exec.to_string(),
+                pid: pid.get(),
+                ..Default::default()
+            }),
+            Self::Paused { container } => pack(&wire::TaskPaused {
+                container_id: container.to_string(),
+                ..Default::default()
+            }),
+            Self::Resumed { container } => pack(&wire::TaskResumed {
+                container_id: container.to_string(),
+                ..Default::default()
+            }),
+            Self::Exited { container, exec, pid, exit } => pack(&wire::TaskExit {
+                container_id: container.to_string(),
+                id: process_id(container, exec.as_ref()),
+                pid: pid.get(),
+                exit_status: exit.status.wire(),
+                exited_at: MessageField::some(convert::timestamp(exit.at)),
+                ..Default::default()
+            }),
+            Self::Deleted { container, exec, pid, exit } => pack(&wire::TaskDelete {
+                container_id: container.to_string(),
+                id: exec.as_ref().map(ToString::to_string).unwrap_or_default(),
+                pid: pid.map_or(0, Pid::get),
+                exit_status: exit.status.wire(),
+                exited_at: MessageField::some(convert::timestamp(exit.at)),
+                ..Default::default()
+            }),
+        }
+    }
+}
+
+/// An exit is told by the exec's id, or by the container's for the init process.
+fn process_id(container: &ContainerId, exec: Option<&ExecId>) -> String {
+    exec.map_or_else(|| container.to_string(), ToString::to_string)
+}
+
+/// containerd's type URL is the bare message name, with no `type.googleapis.com/` in front.
+fn pack<M: convert::Named>(message: &M) -> Any {
+    Any {
+        type_url: M::TYPE_URL.to_owned(),
+        value: message.write_to_bytes().expect("a message in memory encodes"),
+        ..Default::default()
+    }
+}

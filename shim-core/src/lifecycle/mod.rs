@@ -1,0 +1,11 @@
+//! The rules: what may happen to a task when, and what is told to whom in which order.
+
+mod cell;
+mod exec;
+mod shim;
+mod state;
+mod task;
+
+pub(crate) use shim::{CreateTask, Shim};
+pub(crate) use state::Phase;
+pub(crate) use task::{Deleted, ProcessState, Task};

@@ -1,0 +1,15 @@
+//! The kernel, as the framework uses it: children, fifos, terminals, mounts.
+
+pub(crate) mod exe;
+pub(crate) mod mount;
+mod reaper;
+mod recorded;
+mod spawn;
+pub(crate) mod stdio;
+#[expect(unsafe_code, reason = "raw system calls, one safe function each")]
+pub(crate) mod sys;
+
+pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch};
+pub use recorded::kill_recorded;
+pub(crate) use recorded::{record, recorded};
+pub use spawn::{Gate, spawn};

@@ -1,0 +1,84 @@
+//! The init process as a bundle records it, for a `delete` that comes after the shim's death.
+//!
+//! A pid may have been given to another process meanwhile: the time of its start (proc_pid_stat(5),
+//! field 22) tells.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use super::reaper::{open_pid, signal_pidfd};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::{Bundle, Pid, Signal},
+};
+
+const FILE: &str = "init.pid";
+/// containerd gives `delete` five seconds.
+const LIMIT: Duration = Duration::from_secs(4);
+
+/// Records the init process in its bundle.
+///
+/// # Errors
+/// What could not be read or written.
+pub(crate) fn record(bundle: &Bundle, pid: Pid) -> Result<()> {
+    let start = start_time(pid)?;
+    bundle.write(FILE, format!("{pid} {start}").as_bytes())
+}
+
+/// The init process that a bundle records, alive or not.
+pub(crate) fn recorded(bundle: &Bundle) -> Option<(Pid, u64)> {
+    let text = fs::read_to_string(bundle.path().join(FILE)).ok()?;
+    let (pid, start) = text.trim().split_once(' ')?;
+    Some((Pid::new(pid.parse().ok()?).ok()?, start.parse().ok()?))
+}
+
+/// Kills the init process that a bundle records, and waits until it is gone. That there is none, or
+/// that its pid is another's now, is fine.
+///
+/// # Errors
+/// `TimedOut` when it would not go.
+pub fn kill_recorded(bundle: &Bundle) -> Result<()> {
+    let Some((pid, start)) = recorded(bundle) else { return Ok(()) };
+    let Ok(pidfd) = open_pid(pid) else { return Ok(()) };
+    // The pidfd holds the process: what is compared is what is killed.
+    if start_time(pid).ok() != Some(start) {
+        return Ok(());
+    }
+    match signal_pidfd(&pidfd, Signal::KILL) {
+        Err(err) if err.kind() == Kind::NotFound => return Ok(()),
+        sent => sent?,
+    }
+    wait_gone(pidfd.as_fd(), pid)
+}
+
+fn wait_gone(pidfd: std::os::fd::BorrowedFd<'_>, pid: Pid) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], left) {
+            Err(Errno::EINTR) => {}
+            Err(err) => return Err(err).with_context(|| format!("wait for process {pid}")),
+            Ok(0) => return Err(Error::new(Kind::TimedOut, format!("process {pid} lives on"))),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// When a process started, in clock ticks since boot.
+fn start_time(pid: Pid) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // The name, in parentheses, may hold anything: fields are counted behind it.
+    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    let start = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+    start.ok_or_else(|| Error::other(format!("{path} has no start time")))
+}

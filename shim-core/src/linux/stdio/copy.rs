@@ -1,0 +1,223 @@
+//! Copies between a process's end and the client's: splice(2) moves pages between pipes, so no byte
+//! passes through the shim's memory.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::watch,
+    task::JoinHandle,
+    time,
+};
+
+use crate::{
+    error::{Context, Result},
+    linux::sys,
+};
+
+/// What one splice may move: a fifo's usual size.
+const CHUNK: usize = 64 * 1024;
+/// How long a pipe with nothing in it may take to end before a holder that lives on is assumed.
+const END_GRACE: Duration = Duration::from_millis(100);
+
+/// A running copy of one output.
+#[derive(Debug)]
+pub(super) struct Output {
+    copier: JoinHandle<()>,
+    progress: watch::Receiver<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// There may be something to copy.
+    Copying,
+    /// Everything so far is copied.
+    Idle,
+    /// All writers are gone and everything is copied.
+    Ended,
+}
+
+impl Output {
+    pub(super) fn start(pipe: OwnedFd, sink: OwnedFd) -> Result<Self> {
+        set_nonblocking(&pipe)?;
+        let source = sys::watch(pipe, Interest::READABLE).context("watch an output")?;
+        let sink = Sink::new(sink)?;
+        let (tell, progress) = watch::channel(Progress::Copying);
+        let copier = tokio::spawn(async move {
+            if let Err(err) = copy(&source, &sink, &tell).await {
+                log::warn!("copy an output: {err}");
+            }
+            tell.send_replace(Progress::Ended);
+        });
+        Ok(Self { copier, progress })
+    }
+
+    /// Waits until everything printed so far is copied.
+    pub(super) async fn drained(&self) {
+        let mut progress = self.progress.clone();
+        let ended = progress.wait_for(|now| *now == Progress::Ended);
+        if time::timeout(END_GRACE, ended).await.is_ok() {
+            return;
+        }
+        // Somebody else holds it open, or it is a lot: what is there now is what counts.
+        let caught_up = progress.wait_for(|now| *now != Progress::Copying);
+        let _gone = caught_up.await;
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.copier.abort();
+    }
+}
+
+/// Copies a client's fifo into the process until either side ends.
+pub(super) fn input(fifo: OwnedFd, pipe: OwnedFd) -> Result<JoinHandle<()>> {
+    set_nonblocking(&pipe)?;
+    let source = sys::watch(fifo, Interest::READABLE).context("watch stdin")?;
+    let sink = Sink::new(pipe)?;
+    let (tell, _) = watch::channel(Progress::Copying);
+    Ok(tokio::spawn(async move {
+        match copy(&source, &sink, &tell).await {
+            Ok(()) => {}
+            // The process has closed its stdin, as it may.
+            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(err) => log::warn!("copy stdin: {err}"),
+        }
+    }))
+}
+
+/// Where a copy goes: something that can be waited for, or a plain file, which is always ready.
+enum Sink {
+    Waited(AsyncFd<OwnedFd>),
+    Plain(OwnedFd),
+}
+
+impl Sink {
+    fn new(fd: OwnedFd) -> Result<Self> {
+        // epoll(7) takes no regular files.
+        let spare = fd.try_clone().context("share a sink")?;
+        match sys::watch(fd, Interest::WRITABLE) {
+            Ok(fd) => Ok(Self::Waited(fd)),
+            Err(err) if err.raw_os_error() == Some(libc::EPERM) => Ok(Self::Plain(spare)),
+            Err(err) => Err(err).context("watch a sink"),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Waited(fd) => fd.get_ref().as_fd(),
+            Self::Plain(fd) => fd.as_fd(),
+        }
+    }
+}
+
+async fn copy(
+    source: &AsyncFd<OwnedFd>,
+    sink: &Sink,
+    tell: &watch::Sender<Progress>,
+) -> io::Result<()> {
+    loop {
+        match step(source.get_ref().as_fd(), sink) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                tell.send_if_modified(|now| now.leave_idle());
+                // Others have their turn between two chunks.
+                tokio::task::yield_now().await;
+            }
+            // A terminal whose last holder is gone.
+            Err(Errno::EIO) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => wait(source, sink, tell).await?,
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
+/// Waits for whichever side holds the copy up.
+async fn wait(
+    source: &AsyncFd<OwnedFd>,
+    sink: &Sink,
+    tell: &watch::Sender<Progress>,
+) -> io::Result<()> {
+    let mut readable = source.readable().await?;
+    if !has_input(source.get_ref().as_fd())? {
+        tell.send_if_modified(|now| now.enter_idle());
+        readable.clear_ready();
+        drop(source.readable().await?);
+        return Ok(());
+    }
+    drop(readable);
+    if let Sink::Waited(sink) = sink {
+        let mut writable = sink.writable().await?;
+        if !has_room(sink.get_ref().as_fd())? {
+            writable.clear_ready();
+            drop(sink.writable().await?);
+        }
+    }
+    Ok(())
+}
+
+fn step(source: BorrowedFd<'_>, sink: &Sink) -> nix::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    match splice(source, None, sink.fd(), None, CHUNK, flags) {
+        // splice(2) refuses a file opened for appending, and a pair without a pipe.
+        Err(Errno::EINVAL) => copy_bytes(source, sink),
+        done => done,
+    }
+}
+
+/// The slow way: through memory, a little at a time.
+fn copy_bytes(source: BorrowedFd<'_>, sink: &Sink) -> nix::Result<usize> {
+    let mut buffer = [0; 4096];
+    if matches!(sink, Sink::Waited(_)) && !has_room(sink.fd()).unwrap_or(true) {
+        return Err(Errno::EAGAIN);
+    }
+    let read = nix::unistd::read(source, &mut buffer)?;
+    let mut rest = &buffer[..read];
+    while !rest.is_empty() {
+        let written = nix::unistd::write(sink.fd(), rest)?;
+        rest = &rest[written..];
+    }
+    Ok(read)
+}
+
+fn has_input(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    ready(fd, PollFlags::POLLIN)
+}
+
+fn has_room(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    ready(fd, PollFlags::POLLOUT)
+}
+
+/// Whether the descriptor has what was asked for, or an end or an error to tell.
+fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, what)];
+    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).context("read a stream's flags")?;
+    let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
+    fcntl(fd, FcntlArg::F_SETFL(flags)).context("set a stream's flags")?;
+    Ok(())
+}
+
+impl Progress {
+    fn enter_idle(&mut self) -> bool {
+        std::mem::replace(self, Self::Idle) != Self::Idle
+    }
+
+    fn leave_idle(&mut self) -> bool {
+        std::mem::replace(self, Self::Copying) != Self::Copying
+    }
+}

@@ -1,0 +1,320 @@
+//! System calls that nix lacks or that need `unsafe`: one safe function each, no policy.
+
+use std::{
+    ffi::{CStr, CString, OsStr, OsString},
+    fs::OpenOptions,
+    io, mem,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::spawn::Program;
+use crate::model::{ExitStatus, Pid, Signal, WindowSize};
+
+/// The `__WALL` of waitid(2): children whatever their exit signal, a container's init too.
+const WALL: i32 = libc::__WALL;
+
+/// A child that has ended, as waitid(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) pid: Pid,
+    pub(crate) status: ExitStatus,
+}
+
+/// Whom waitid(2) waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Child<'fd> {
+    Any,
+    Pid(Pid),
+    Pidfd(BorrowedFd<'fd>),
+}
+
+/// Looks for an ended child and leaves it there, waitid(2) with `WNOWAIT`.
+pub(crate) fn peek(child: Child<'_>) -> io::Result<Option<Ended>> {
+    waitid(child, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | WALL)
+}
+
+/// Collects an ended child if there is one, waitid(2).
+pub(crate) fn reap(child: Child<'_>) -> io::Result<Option<Ended>> {
+    waitid(child, libc::WEXITED | libc::WNOHANG | WALL)
+}
+
+fn waitid(child: Child<'_>, options: i32) -> io::Result<Option<Ended>> {
+    let (kind, id) = match child {
+        Child::Any => (libc::P_ALL, 0),
+        Child::Pid(pid) => (libc::P_PID, pid.get()),
+        Child::Pidfd(fd) => (libc::P_PIDFD, fd.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: siginfo_t is plain data, for which all zeros is a value.
+    let mut told: libc::siginfo_t = unsafe { mem::zeroed() };
+    loop {
+        // SAFETY: `told` is a live siginfo_t for the length of the call; waitid writes no more.
+        let done = unsafe { libc::waitid(kind, id, &raw mut told, options) };
+        if done == 0 {
+            break;
+        }
+        let err = io::Error::last_os_error();
+        if err.kind() != io::ErrorKind::Interrupted {
+            return Err(err);
+        }
+    }
+    // SAFETY: waitid filled the child's fields, or left the zeros of a call with nothing to tell.
+    let pid = unsafe { told.si_pid() };
+    let Ok(pid) = Pid::new(pid) else { return Ok(None) };
+    // SAFETY: as above.
+    let status = unsafe { told.si_status() };
+    Ok(Some(Ended { pid, status: exit_status(told.si_code, status) }))
+}
+
+fn exit_status(code: i32, status: i32) -> ExitStatus {
+    let number = u32::try_from(status).unwrap_or(u32::MAX);
+    match code {
+        // exit(3) keeps the low eight bits.
+        libc::CLD_EXITED => ExitStatus::Code((number & 0xff) as u8),
+        libc::CLD_KILLED | libc::CLD_DUMPED => {
+            Signal::parse(number).map_or(ExitStatus::Unknown, ExitStatus::Signal)
+        }
+        _ => ExitStatus::Unknown,
+    }
+}
+
+/// Opens a process by its id, pidfd_open(2).
+pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers.
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.raw(), 0) })
+}
+
+/// Signals the process behind a pidfd, pidfd_send_signal(2).
+pub(crate) fn pidfd_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let number = i32::from(signal.number());
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: the descriptor is open for the length of the call; no siginfo is passed.
+    nothing(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, none, 0) })
+}
+
+/// Registers a descriptor with the runtime; it has to be non-blocking for reads and writes.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd always returns the same descriptor, open for as long as it lives.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(Into::into)
+}
+
+/// Sets a terminal's size, ioctl_tty(2).
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io::Result<()> {
+    let size =
+        libc::winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize, which lives for the length of the call.
+    nothing(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
+}
+
+/// Opens a filesystem of a type, to be configured, fsopen(2).
+pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: the type is a C string that lives for the length of the call.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), libc::FSOPEN_CLOEXEC) })
+}
+
+/// Sets one option of a filesystem, fsconfig(2).
+pub(crate) fn fsconfig_string(fs: BorrowedFd<'_>, key: &CStr, value: &str) -> io::Result<()> {
+    let value = CString::new(value)?;
+    let (fd, command) = (fs.as_raw_fd(), libc::FSCONFIG_SET_STRING);
+    let (key, value) = (key.as_ptr(), value.as_ptr());
+    // SAFETY: key and value are C strings that live for the length of the call.
+    nothing(unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, key, value, 0) })
+}
+
+/// Makes the configured filesystem, fsconfig(2).
+pub(crate) fn fsconfig_create(fs: BorrowedFd<'_>) -> io::Result<()> {
+    let (fd, command) = (fs.as_raw_fd(), libc::FSCONFIG_CMD_CREATE);
+    let none: *const libc::c_char = std::ptr::null();
+    // SAFETY: this command takes neither key nor value.
+    nothing(unsafe { libc::syscall(libc::SYS_fsconfig, fd, command, none, none, 0) })
+}
+
+/// Makes a detached read-only mount of a filesystem, fsmount(2).
+pub(crate) fn fsmount_readonly(fs: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID;
+    let fd = fs.as_raw_fd();
+    // SAFETY: fsmount takes integers only.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, fd, libc::FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// Opens one name below a directory for execution, openat(2) with `O_PATH`.
+pub(crate) fn open_path_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let name = CString::new(name.as_bytes())?;
+    let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the name is a C string that lives for the length of the call.
+    descriptor(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) }.into())
+}
+
+/// Takes a descriptor that a call has just made.
+fn descriptor(answer: libc::c_long) -> io::Result<OwnedFd> {
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(answer).expect("a file descriptor is an int");
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn nothing(answer: libc::c_long) -> io::Result<()> {
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes a descriptor that was handed over by number at exec, and keeps it from going further.
+pub(crate) fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD touches no memory, and fails on a descriptor that is not open.
+    nothing(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and by the contract with `start` nobody else in this process knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Executes `exe` in a process of its own: in a session of its own, its standard streams on
+/// `/dev/null`, the given descriptors at the given numbers and no others.
+///
+/// For a process with one thread.
+pub(crate) fn spawn_daemon<const N: usize>(
+    exe: BorrowedFd<'_>,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+    descriptors: [(BorrowedFd<'_>, i32); N],
+) -> io::Result<Pid> {
+    let arguments = c_strings(arguments.iter().cloned())?;
+    let environment = c_strings(environment.iter().map(|(name, value)| {
+        let mut pair = name.clone();
+        pair.push("=");
+        pair.push(value);
+        pair
+    }))?;
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    // SAFETY: this process has one thread, so the child's memory is in order.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: this is the child of a single-threaded process; the vectors are its own.
+            unsafe { become_daemon(exe.as_raw_fd(), &argv, &envp, null.as_raw_fd(), &descriptors) }
+        }
+        pid => Pid::new(pid).map_err(io::Error::other),
+    }
+}
+
+/// The child's side: system calls only, then the other program, or the end.
+///
+/// # Safety
+/// Only in a freshly forked child. `argv` and `envp` end with a null pointer and point to C strings.
+unsafe fn become_daemon(
+    exe: i32,
+    argv: &[*const libc::c_char],
+    envp: &[*const libc::c_char],
+    null: i32,
+    descriptors: &[(BorrowedFd<'_>, i32)],
+) -> ! {
+    // Above every number asked for, so that no dup2 closes what the next one needs.
+    const ASIDE: i32 = 64;
+    // SAFETY: takes nothing and touches no memory.
+    unsafe { libc::setsid() };
+    // SAFETY: integers only; a bad descriptor is answered with an error.
+    let exe = unsafe { libc::fcntl(exe, libc::F_DUPFD_CLOEXEC, ASIDE) };
+    for (target, (source, _)) in (ASIDE..).map(|n| n * 2).zip(descriptors) {
+        // SAFETY: as above.
+        unsafe { libc::dup3(source.as_raw_fd(), target, libc::O_CLOEXEC) };
+    }
+    for standard in 0..3 {
+        // SAFETY: as above.
+        unsafe { libc::dup2(null, standard) };
+    }
+    for (source, (_, target)) in (ASIDE..).map(|n| n * 2).zip(descriptors) {
+        // SAFETY: as above.
+        unsafe { libc::dup2(source, *target) };
+    }
+    let name = c"".as_ptr();
+    let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
+    let flags = libc::AT_EMPTY_PATH;
+    // SAFETY: the vectors end with a null pointer, by this function's contract.
+    unsafe { libc::syscall(libc::SYS_execveat, exe, name, argv, envp, flags) };
+    // SAFETY: ends this process, running nothing of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+fn c_strings(strings: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
+    strings.map(|string| Ok(CString::new(string.into_vec())?)).collect()
+}
+
+/// The pointers of a C vector, which borrow from `strings` without the compiler's knowledge.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Keeps a descriptor from being inherited by programs.
+pub(crate) fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: F_SETFD touches no memory.
+    nothing(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }.into())
+}
+
+/// Forks a child that waits for a byte on `gate` before it runs a program; without one it ends. What
+/// keeps it from running goes into `gate` as an errno.
+///
+/// For a process with one thread.
+pub(crate) fn spawn_gated(program: &Program, gate: BorrowedFd<'_>) -> io::Result<Pid> {
+    let (argv, envp) = (pointers(&program.arguments), pointers(&program.environment));
+    // SAFETY: this process has one thread, so the child's memory is in order.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: this is the child of a single-threaded process; the vectors are its own.
+            unsafe { wait_and_run(program, gate.as_raw_fd(), &argv, &envp) }
+        }
+        pid => Pid::new(pid).map_err(io::Error::other),
+    }
+}
+
+/// The child's side of [`spawn_gated`]: system calls only.
+///
+/// # Safety
+/// Only in a freshly forked child. `argv` and `envp` end with a null pointer and point to C strings.
+unsafe fn wait_and_run(
+    program: &Program,
+    gate: i32,
+    argv: &[*const libc::c_char],
+    envp: &[*const libc::c_char],
+) -> ! {
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is one byte long, as said.
+    if unsafe { libc::read(gate, (&raw mut byte).cast(), 1) } != 1 {
+        // SAFETY: ends this process, running nothing of the parent's.
+        unsafe { libc::_exit(127) };
+    }
+    // SAFETY: takes nothing.
+    unsafe { libc::setsid() };
+    // SAFETY: sets a disposition that Rust's startup has changed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let mut none = mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: writes a whole set.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: the set has just been written.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+    // SAFETY: the descriptors are integers.
+    let joined = (0..3)
+        .zip(&program.streams)
+        .all(|(standard, stream)| unsafe { libc::dup2(stream.as_raw_fd(), standard) == standard });
+    if joined && program.terminal {
+        // SAFETY: TIOCSCTTY takes an integer.
+        unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    }
+    // SAFETY: the directory is a C string.
+    if joined && unsafe { libc::chdir(program.directory.as_ptr()) } == 0 {
+        // SAFETY: the vectors end with a null pointer, by this function's contract.
+        unsafe { libc::execve(program.path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    }
+    let errno = io::Error::last_os_error().raw_os_error().unwrap_or_default().to_ne_bytes();
+    // SAFETY: four bytes, as said.
+    unsafe { libc::write(gate, errno.as_ptr().cast(), errno.len()) };
+    // SAFETY: as above.
+    unsafe { libc::_exit(127) }
+}

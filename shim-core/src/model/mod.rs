@@ -1,0 +1,19 @@
+//! The nouns of the contract, parsed once at the edge.
+
+mod bundle;
+mod exit;
+mod id;
+mod mount;
+mod process;
+mod signal;
+mod stats;
+mod stdio;
+
+pub use bundle::{Bundle, Group};
+pub use exit::{Exit, ExitStatus};
+pub use id::{ContainerId, ExecId, Namespace};
+pub use mount::Mount;
+pub use process::{About, Pid, RuntimeOptions, WindowSize};
+pub use signal::Signal;
+pub use stats::*;
+pub use stdio::{StdioUri, StdioUris};

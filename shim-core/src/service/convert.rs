@@ -1,0 +1,124 @@
+//! Between the wire's messages and the model.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use shim_protos::{
+    Any, Timestamp, events,
+    protobuf::EnumOrUnknown,
+    types::{self, Status},
+};
+
+use crate::{
+    error::{Error, Kind},
+    lifecycle::Phase,
+    model::{ExecId, Mount, RuntimeOptions, StdioUri, StdioUris},
+};
+
+/// A message that travels in an `Any`, under its bare name.
+pub(crate) trait Named: shim_protos::protobuf::Message {
+    /// containerd's type URL for it.
+    const TYPE_URL: &'static str;
+}
+
+macro_rules! named {
+    ($($message:ty => $url:literal,)*) => {
+        $(impl Named for $message {
+            const TYPE_URL: &'static str = $url;
+        })*
+    };
+}
+
+named! {
+    events::TaskCreate => "containerd.events.TaskCreate",
+    events::TaskDelete => "containerd.events.TaskDelete",
+    events::TaskExecAdded => "containerd.events.TaskExecAdded",
+    events::TaskExecStarted => "containerd.events.TaskExecStarted",
+    events::TaskExit => "containerd.events.TaskExit",
+    events::TaskPaused => "containerd.events.TaskPaused",
+    events::TaskResumed => "containerd.events.TaskResumed",
+    events::TaskStart => "containerd.events.TaskStart",
+    shim_protos::runc::ProcessDetails => "containerd.runc.v1.ProcessDetails",
+}
+
+/// A point in time as the wire has it.
+pub(crate) fn timestamp(at: SystemTime) -> Timestamp {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since.subsec_nanos()).expect("less than a billion"),
+        ..Default::default()
+    }
+}
+
+/// An empty exec id on the wire means the init process.
+pub(crate) fn exec_id(id: &str) -> Result<Option<ExecId>, Error> {
+    if id.is_empty() { Ok(None) } else { Ok(Some(ExecId::parse(id)?)) }
+}
+
+pub(crate) fn mount(mount: &types::Mount) -> Mount {
+    Mount {
+        kind: mount.type_.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+pub(crate) fn wire_mount(mount: &Mount) -> types::Mount {
+    types::Mount {
+        type_: mount.kind.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn task_io(stdio: &StdioUris) -> events::TaskIO {
+    events::TaskIO {
+        stdin: StdioUri::wire(stdio.stdin.as_ref()),
+        stdout: StdioUri::wire(stdio.stdout.as_ref()),
+        stderr: StdioUri::wire(stdio.stderr.as_ref()),
+        terminal: stdio.terminal,
+        ..Default::default()
+    }
+}
+
+/// No options, or empty ones, are none.
+pub(crate) fn options(any: Option<&Any>) -> Option<RuntimeOptions> {
+    let any = any.filter(|any| !any.type_url.is_empty())?;
+    Some(RuntimeOptions { type_url: any.type_url.clone(), value: any.value.clone() })
+}
+
+pub(crate) fn status(phase: Phase) -> EnumOrUnknown<Status> {
+    EnumOrUnknown::new(match phase {
+        Phase::Created => Status::CREATED,
+        Phase::Running => Status::RUNNING,
+        Phase::Paused => Status::PAUSED,
+        Phase::Stopped => Status::STOPPED,
+    })
+}
+
+/// The one table from kinds to codes; containerd turns each code into one of its errors.
+fn code(kind: Kind) -> ttrpc::Code {
+    use ttrpc::Code;
+    match kind {
+        Kind::AlreadyExists => Code::ALREADY_EXISTS,
+        Kind::FailedPrecondition => Code::FAILED_PRECONDITION,
+        Kind::InvalidArgument => Code::INVALID_ARGUMENT,
+        Kind::NotFound => Code::NOT_FOUND,
+        Kind::Other => Code::UNKNOWN,
+        Kind::PermissionDenied => Code::PERMISSION_DENIED,
+        Kind::ResourceExhausted => Code::RESOURCE_EXHAUSTED,
+        Kind::TimedOut => Code::DEADLINE_EXCEEDED,
+        Kind::Unavailable => Code::UNAVAILABLE,
+        Kind::Unsupported => Code::UNIMPLEMENTED,
+    }
+}
+
+/// Always a status of its own: any other error of ttrpc's goes out as UNKNOWN with Debug text.
+impl From<Error> for ttrpc::Error {
+    fn from(err: Error) -> Self {
+        Self::RpcStatus(ttrpc::get_status(code(err.kind()), format!("{err:#}")))
+    }
+}
