@@ -172,3 +172,31 @@ async fn forward(
 fn unavailable(err: ttrpc::Error) -> Error {
     Error::new(crate::error::Kind::Unavailable, err.to_string())
 }
+
+#[cfg(test)]
+impl Publisher {
+    /// The topics of all events that wait to be sent.
+    pub(crate) fn topics(&self) -> Vec<String> {
+        self.queue().waiting.iter().map(|envelope| envelope.topic.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ContainerId;
+
+    #[test]
+    fn past_the_bound_the_oldest_goes() {
+        let publisher = Publisher::new();
+        let namespace = Namespace::parse("ns").unwrap();
+        let id = ContainerId::parse("c").unwrap();
+        publisher.publish(&namespace, &Event::Paused { container: id.clone() });
+        for _ in 0..BOUND {
+            publisher.publish(&namespace, &Event::Resumed { container: id.clone() });
+        }
+        let topics = publisher.topics();
+        assert_eq!(topics.len(), BOUND);
+        assert!(topics.iter().all(|topic| topic == "/tasks/resumed"));
+    }
+}

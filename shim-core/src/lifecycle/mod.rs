@@ -9,3 +9,6 @@ mod task;
 pub(crate) use shim::{CreateTask, Shim};
 pub(crate) use state::Phase;
 pub(crate) use task::{Deleted, ProcessState, Task};
+
+#[cfg(test)]
+mod tests;
