@@ -1,0 +1,42 @@
+//! Chores of this repository: `cargo xtask CHORE`.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+
+mod bench;
+mod ci;
+mod run;
+mod sh;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask CHORE
+
+  run ARGS..   build, then run a container with no containerd: `shimctl run ARGS..`
+  ci           all checks: format, lints, tidy, docs, tests
+  tidy         the rules of this repository that no compiler checks
+  bench        our shim beside containerd's own with runc and crun, in one run";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        ["run", rest @ ..] => run::run(rest),
+        ["ci"] => ci::ci(),
+        ["tidy"] => tidy::tidy(),
+        ["bench", rest @ ..] => bench::bench(rest),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("xtask: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
