@@ -41,6 +41,8 @@ struct Shared {
 struct Children {
     /// Collected by their owners.
     owned: HashSet<Pid>,
+    /// Should live as long as the shim.
+    kept: HashSet<Pid>,
     /// Children in the making.
     holds: usize,
 }
@@ -84,6 +86,9 @@ impl Reaper {
             if sys::reap(Child::Pid(ended.pid)).is_err() {
                 return;
             }
+            if children.kept.contains(&ended.pid) {
+                log::error!("process {} of the shim itself has died", ended.pid);
+            }
         }
     }
 
@@ -107,7 +112,7 @@ impl Hold {
 
     /// Takes over a child that lives as long as the shim and that nobody waits for.
     pub fn keep(&self, pid: Pid) {
-        self.reaper.children().owned.insert(pid);
+        self.reaper.children().kept.insert(pid);
     }
 }
 

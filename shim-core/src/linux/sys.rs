@@ -232,6 +232,8 @@ unsafe fn become_daemon(
         // SAFETY: as above.
         unsafe { libc::dup2(source, *target) };
     }
+    // SAFETY: integers only. Whatever else the parent had open goes no further.
+    unsafe { libc::syscall(libc::SYS_close_range, 5, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     let name = c"".as_ptr();
     let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
     let flags = libc::AT_EMPTY_PATH;
