@@ -111,6 +111,14 @@ pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: WindowSize) -> io:
     nothing(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())
 }
 
+/// How many bytes wait in a pipe, ioctl(2) with `FIONREAD`.
+pub(crate) fn unread(pipe: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: FIONREAD writes one int, which lives for the length of the call.
+    nothing(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) }.into())?;
+    Ok(bytes)
+}
+
 /// Opens a filesystem of a type, to be configured, fsopen(2).
 pub(crate) fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the type is a C string that lives for the length of the call.

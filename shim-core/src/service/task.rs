@@ -262,7 +262,14 @@ fn parse_stdio([stdin, stdout, stderr]: [&String; 3], terminal: bool) -> Result<
 fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
     let spec =
         request.spec.as_ref().ok_or_else(|| Error::invalid("an exec needs a process spec"))?;
-    let mut process: Process = parse_json("process spec", &spec.value)?;
+    let mut json: serde_json::Value = parse_json("process spec", &spec.value)?;
+    // containerd's own shim takes a process without a user for root's; the parser here would not.
+    if json["user"].is_null() {
+        json["user"] = serde_json::json!({"uid": 0, "gid": 0});
+    }
+    let process = serde_json::from_value(json);
+    let mut process: Process =
+        process.map_err(|err| Error::invalid(format!("parse process spec: {err}")))?;
     process.set_terminal(Some(request.terminal));
     Ok(process)
 }

@@ -36,6 +36,9 @@ pub(super) struct Output {
     progress: watch::Receiver<Progress>,
 }
 
+/// How long output that nobody has read yet is kept for a client.
+const LINGER_LIMIT: Duration = Duration::from_secs(10);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     /// There may be something to copy.
@@ -57,6 +60,7 @@ impl Output {
                 log::warn!("copy an output: {err}");
             }
             tell.send_replace(Progress::Ended);
+            linger(&sink).await;
         });
         Ok(Self { copier, progress })
     }
@@ -77,6 +81,18 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.copier.abort();
+    }
+}
+
+/// Keeps a fifo open until the client has read what is in it, for a bounded time: a client that is
+/// slow to open its end would find the fifo closed on both sides, and empty.
+async fn linger(sink: &Sink) {
+    let mut pause = Duration::from_millis(1);
+    let deadline = time::Instant::now() + LINGER_LIMIT;
+    while sys::unread(sink.fd()).is_ok_and(|bytes| bytes > 0) && time::Instant::now() < deadline {
+        // The kernel does not tell when a pipe runs empty.
+        time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(64));
     }
 }
 
