@@ -126,6 +126,15 @@ pub trait Container: Send + Sync + 'static {
         Err(Error::unsupported("stats"))
     }
 
+    /// Waits until the kernel next kills a process of the container for want of memory. Left out, the
+    /// framework never hears of it. It is called again after each time, and dropped at the end.
+    ///
+    /// # Errors
+    /// When it can't be watched; it is not called again then.
+    async fn out_of_memory(&self) -> Result<()> {
+        std::future::pending().await
+    }
+
     /// Lists the processes as the host sees them. Left out, the framework lists those it started:
     /// containerd deletes a container without processes as leaked when it starts again.
     ///

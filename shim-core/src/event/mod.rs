@@ -48,6 +48,9 @@ pub(crate) enum Event {
         exec: ExecId,
         pid: Pid,
     },
+    OutOfMemory {
+        container: ContainerId,
+    },
     Paused {
         container: ContainerId,
     },
@@ -77,6 +80,7 @@ impl Event {
             Self::Started { .. } => "/tasks/start",
             Self::ExecAdded { .. } => "/tasks/exec-added",
             Self::ExecStarted { .. } => "/tasks/exec-started",
+            Self::OutOfMemory { .. } => "/tasks/oom",
             Self::Paused { .. } => "/tasks/paused",
             Self::Resumed { .. } => "/tasks/resumed",
             Self::Exited { .. } => "/tasks/exit",
@@ -111,6 +115,9 @@ impl Event {
                 pid: pid.get(),
                 ..Default::default()
             }),
+            Self::OutOfMemory { container } => {
+                pack(&wire::TaskOOM { container_id: container.to_string(), ..Default::default() })
+            }
             Self::Paused { container } => pack(&wire::TaskPaused {
                 container_id: container.to_string(),
                 ..Default::default()

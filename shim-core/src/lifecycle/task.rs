@@ -90,7 +90,7 @@ impl<C: Container> Task<C> {
 
     /// Follows the init process to its end, which it tells after those of all execs.
     pub(crate) async fn watch(self: Arc<Self>, exit: ExitFuture) {
-        let exit = exit.await;
+        let exit = self.until_exit(exit).await;
         self.console.drained().await;
         let step = self.init.turn().await;
         if time::timeout(EXECS_LIMIT, self.execs_ended()).await.is_err() {
@@ -99,6 +99,23 @@ impl<C: Container> Task<C> {
         let pid = self.init.current().pid();
         self.herald.tell(&Event::Exited { container: self.id.clone(), exec: None, pid, exit });
         step.commit(InitState::Stopped(pid, exit));
+    }
+
+    /// Tells of each want of memory, and of one that ends the container before its end.
+    async fn until_exit(&self, mut exit: ExitFuture) -> Exit {
+        loop {
+            tokio::select! {
+                biased;
+                killed = self.container.out_of_memory() => match killed {
+                    Ok(()) => self.herald.tell(&Event::OutOfMemory { container: self.id.clone() }),
+                    Err(err) => {
+                        log::warn!("watch the memory of {}: {err:#}", self.id);
+                        return exit.await;
+                    }
+                },
+                ended = &mut exit => return ended,
+            }
+        }
     }
 
     async fn execs_ended(&self) {

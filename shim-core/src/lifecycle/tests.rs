@@ -29,6 +29,8 @@ struct Script {
     ends: Arc<Mutex<Vec<oneshot::Sender<Exit>>>>,
     /// When set, `start` waits for it.
     start: Option<Arc<Notify>>,
+    /// Each permit is one want of memory.
+    oom: Arc<Notify>,
     refuse_create: bool,
     refuse_exec: bool,
 }
@@ -100,6 +102,11 @@ impl Container for FakeContainer {
     }
 
     async fn pause(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn out_of_memory(&self) -> Result<()> {
+        self.0.oom.notified().await;
         Ok(())
     }
 }
@@ -216,6 +223,15 @@ async fn the_end_of_a_container_is_told_after_its_execs() {
     soon(task.wait()).await;
     assert_eq!(task.exec_state(&exec()).unwrap().exit.unwrap().status, ExitStatus::Code(2));
     assert_eq!(stage.topics(), "create start exec-added exec-started exit exit");
+}
+
+#[tokio::test]
+async fn want_of_memory_is_told_before_the_end_it_brings() {
+    let stage = Stage::running(Script::default()).await;
+    stage.script.oom.notify_one();
+    stage.script.end(0, 137);
+    soon(stage.shim.task(&id()).unwrap().wait()).await;
+    assert_eq!(stage.topics(), "create start oom exit");
 }
 
 #[tokio::test]

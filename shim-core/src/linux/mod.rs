@@ -9,7 +9,7 @@ pub(crate) mod stdio;
 #[expect(unsafe_code, reason = "raw system calls, one safe function each")]
 pub(crate) mod sys;
 
-pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch};
+pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::kill_recorded;
 pub(crate) use recorded::{record, recorded};
 pub use spawn::{Gate, spawn};

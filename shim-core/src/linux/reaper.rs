@@ -172,5 +172,13 @@ pub fn signal_pidfd(pidfd: impl AsFd, signal: Signal) -> Result<()> {
 /// # Errors
 /// When the runtime takes no more, or the descriptor can't be polled.
 pub fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
-    sys::watch(fd, Interest::READABLE | Interest::WRITABLE).context("watch a file descriptor")
+    watch_for(fd, Interest::READABLE | Interest::WRITABLE)
+}
+
+/// Registers a descriptor with the runtime, for some kinds of readiness.
+///
+/// # Errors
+/// As [`watch`].
+pub fn watch_for(fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
+    sys::watch(fd, interest).context("watch a file descriptor")
 }

@@ -34,6 +34,7 @@ named! {
     events::TaskExecAdded => "containerd.events.TaskExecAdded",
     events::TaskExecStarted => "containerd.events.TaskExecStarted",
     events::TaskExit => "containerd.events.TaskExit",
+    events::TaskOOM => "containerd.events.TaskOOM",
     events::TaskPaused => "containerd.events.TaskPaused",
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskStart => "containerd.events.TaskStart",
