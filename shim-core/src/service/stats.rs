@@ -55,12 +55,13 @@ fn metrics_v1(stats: StatsV1) -> v1::Metrics {
             limit: list(rdma.limit, rdma_v1),
             ..Default::default()
         }),
-        memory_oom_control: field(
-            stats.oom_control,
-            |oom: OomControl| same!(oom => v1::MemoryOomControl { oom_kill_disable, under_oom, oom_kill }),
-        ),
+        memory_oom_control: field(stats.oom_control, oom_control),
         ..Default::default()
     }
+}
+
+fn oom_control(oom: OomControl) -> v1::MemoryOomControl {
+    same!(oom => v1::MemoryOomControl { oom_kill_disable, under_oom, oom_kill })
 }
 
 fn hugetlb_v1(pages: HugetlbStatsV1) -> v1::HugetlbStat {
@@ -123,24 +124,25 @@ fn blkio(blkio: BlkioStats) -> v1::BlkIOStat {
 }
 
 fn metrics_v2(stats: StatsV2) -> v2::Metrics {
-    let StatsV2 { pids, cpu, memory, memory_events, io, hugetlb, rdma } = stats;
+    let PidsStats { current, limit } = stats.pids;
     v2::Metrics {
-        pids: MessageField::some(same!(pids => v2::PidsStat { current, limit })),
-        cpu: MessageField::some(cpu_v2(cpu)),
-        memory: MessageField::some(memory_v2(memory)),
+        pids: MessageField::some(v2::PidsStat { current, limit, ..Default::default() }),
+        cpu: MessageField::some(cpu_v2(stats.cpu)),
+        memory: MessageField::some(memory_v2(stats.memory)),
         rdma: MessageField::some(v2::RdmaStat {
-            current: list(rdma.current, rdma_v2),
-            limit: list(rdma.limit, rdma_v2),
+            current: list(stats.rdma.current, rdma_v2),
+            limit: list(stats.rdma.limit, rdma_v2),
             ..Default::default()
         }),
-        io: MessageField::some(io_v2(io)),
-        hugetlb: list(hugetlb, hugetlb_v2),
-        memory_events: field(
-            memory_events,
-            |events: MemoryEvents| same!(events => v2::MemoryEvents { low, high, max, oom, oom_kill, oom_group_kill }),
-        ),
+        io: MessageField::some(io_v2(stats.io)),
+        hugetlb: list(stats.hugetlb, hugetlb_v2),
+        memory_events: field(stats.memory_events, events),
         ..Default::default()
     }
+}
+
+fn events(events: MemoryEvents) -> v2::MemoryEvents {
+    same!(events => v2::MemoryEvents { low, high, max, oom, oom_kill, oom_group_kill })
 }
 
 fn hugetlb_v2(pages: HugetlbStatsV2) -> v2::HugeTlbStat {
