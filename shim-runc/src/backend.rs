@@ -1,0 +1,251 @@
+//! The backend: what becomes a container, and what is left of one.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use async_trait::async_trait;
+use nix::{
+    sys::stat::{SFlag, fstat},
+    unistd::{Gid, Uid, fchown},
+};
+use oci_spec::runtime::Spec;
+use shim_core::{
+    Backend, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
+    model::{About, Bundle, ContainerId},
+};
+
+use crate::{
+    container::{NativeContainer, Parts},
+    engine::{
+        cgroup::{Cgroup, CgroupPath, Joins, Mode},
+        files::Given,
+        launch::{Launched, Launcher},
+        plan::{self, Choices, Facts, Hierarchy, Inherited, Namespaces, Plan},
+        seccomp::Cache,
+        stem::Stem,
+    },
+    features,
+    options::Options,
+    record::{self, Init, Record},
+    spec,
+};
+
+/// Makes containers by itself.
+#[derive(Debug, Default)]
+pub struct NativeBackend {
+    /// There from the moment the shim serves.
+    ready: Option<Ready>,
+    filters: Cache,
+}
+
+#[derive(Debug)]
+struct Ready {
+    launcher: Launcher,
+    host: Host,
+}
+
+impl NativeBackend {
+    /// A backend that makes nothing until it is opened.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Backend for NativeBackend {
+    type Container = NativeContainer;
+
+    fn about(&self) -> About {
+        About {
+            name: "io.containerd.native.v2",
+            version: env!("CARGO_PKG_VERSION"),
+            features: Some(features::document()),
+        }
+    }
+
+    fn open(&mut self, host: Host) -> Result<()> {
+        let stem = Stem::fork(host.reaper.clone())?;
+        let launcher = Launcher::new(stem, host.reaper.clone());
+        self.ready = Some(Ready { launcher, host });
+        Ok(())
+    }
+
+    async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
+        let Some(ready) = &self.ready else {
+            return Err(Error::new(Kind::Unavailable, "the backend is not open"));
+        };
+        let draft = Draft::of(self, ready, &request)?;
+        let record = Record { cgroup: draft.cgroup.path().as_str().to_owned(), init: None };
+        record.write(&request.bundle)?;
+        let cgroup = draft.cgroup.clone();
+        match draft.make(ready, &request, record).await {
+            Ok(created) => Ok(created),
+            Err(err) => {
+                // What was refused because it is another's must stay.
+                if err.kind() != Kind::FailedPrecondition
+                    && let Err(left) = cgroup.remove_async().await
+                {
+                    log::warn!("remove the cgroup of a container that was not made: {left:#}");
+                }
+                Record::erase(&request.bundle);
+                Err(err)
+            }
+        }
+    }
+
+    fn clean_up(&self, _id: &ContainerId, bundle: &Bundle) -> Result<()> {
+        record::clean_up(bundle)
+    }
+}
+
+/// A container that is planned, before anything is made.
+struct Draft {
+    plan: Plan,
+    options: Options,
+    spec: Spec,
+    namespaces: Namespaces,
+    inherited: Inherited,
+    cgroup: Cgroup,
+}
+
+impl Draft {
+    fn of(backend: &NativeBackend, ready: &Ready, request: &Create) -> Result<Self> {
+        let options = Options::parse(request.options.as_ref())?;
+        let spec = spec::read(&request.bundle)?;
+        plan::check(&spec)?;
+        let linux = spec.linux().as_ref();
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        let cgroup = Cgroup::at(CgroupPath::of(path, &ready.host.namespace, &request.id)?)?;
+        let filter = linux.and_then(|linux| linux.seccomp().as_ref());
+        let filter = filter.map(|filter| backend.filters.compile(filter)).transpose()?;
+        let namespaces = Namespaces::of(&spec)?;
+        let inherited = Inherited::of(&spec, filter)?;
+        let choices = Choices {
+            no_pivot_root: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+            terminal: matches!(request.streams, Streams::Terminal),
+        };
+        let facts = facts(&cgroup, options.no_pivot_root)?;
+        let plan = Plan::container(
+            &spec,
+            &request.bundle,
+            request.id.as_str(),
+            &namespaces,
+            &inherited,
+            choices,
+            &facts,
+        )?;
+        for warning in &plan.warnings {
+            log::warn!("{warning}");
+        }
+        Ok(Self { plan, options, spec, namespaces, inherited, cgroup })
+    }
+
+    async fn make(
+        mut self,
+        ready: &Ready,
+        request: &Create,
+        mut record: Record,
+    ) -> Result<Created<NativeContainer>> {
+        let resources = spec::resources(&self.spec)?;
+        self.cgroup.create(resources.as_ref()).context("create the cgroup")?;
+        let joins = self.cgroup.joins().context("open the cgroup")?;
+        enter(&mut self.plan, &joins)?;
+        let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let owner = Owner::of(&self.options, self.namespaces.outside(&self.spec, uid));
+        let streams = streams(&request.streams, owner)?;
+        let given = Given { streams, init: None, joins: Some(&joins) };
+        let launched = ready.launcher.launch(&self.plan, &given).await?;
+        let Launched { pid, pidfd, exit, terminal, gate } = launched;
+        record.init = Init::of(pid).ok();
+        if let Err(err) = record.write(&request.bundle) {
+            drop(gate);
+            exit.await;
+            return Err(err);
+        }
+        let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
+        let container = NativeContainer::new(Parts {
+            launcher: ready.launcher.clone(),
+            cgroup: self.cgroup,
+            namespaces: self.namespaces,
+            inherited: self.inherited,
+            owner,
+            pidfd,
+            gate,
+        });
+        let exit = if own_pids { exit } else { container.end_all_after(exit) };
+        Ok(Created { container, init: Process { pid, exit, terminal } })
+    }
+}
+
+/// Who the ends of pipes belong to, so that a program may open them again by `/dev/stdout`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    /// The client chose the owner, whoever the process is.
+    pub(crate) is_chosen: bool,
+}
+
+impl Owner {
+    fn of(options: &Options, uid: Option<u32>) -> Self {
+        let chosen = |id: u32| (id != 0).then_some(id);
+        let is_chosen = options.io_uid != 0;
+        Self { uid: chosen(options.io_uid).or(uid), gid: chosen(options.io_gid), is_chosen }
+    }
+}
+
+/// Adds a cgroup to a plan.
+pub(crate) fn enter(plan: &mut Plan, joins: &Joins) -> Result<()> {
+    let hierarchies: Vec<_> = joins.tasks.iter().map(|tasks| tasks.hierarchy.clone()).collect();
+    plan.enter_cgroup(&hierarchies, joins.unified.is_some())
+}
+
+/// Lends the streams of a request, and hands pipes among them to their owner.
+pub(crate) fn streams(
+    streams: &Streams,
+    owner: Owner,
+) -> Result<Option<[std::os::fd::BorrowedFd<'_>; 3]>> {
+    let Streams::Pipes { stdin, stdout, stderr } = streams else { return Ok(None) };
+    for pipe in [stdin, stdout, stderr] {
+        hand_over(pipe, owner).context("change the owner of a stream")?;
+    }
+    Ok(Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]))
+}
+
+fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
+    let kind = SFlag::from_bits_truncate(fstat(stream)?.st_mode) & SFlag::S_IFMT;
+    // Logs and devices of the host keep their owner.
+    if kind == SFlag::S_IFIFO {
+        fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
+    }
+    Ok(())
+}
+
+/// Looks at the host, as far as plans depend on it.
+fn facts(cgroup: &Cgroup, no_pivot_root: bool) -> Result<Facts> {
+    let is_unified = cgroup.mode() == Mode::V2;
+    let mut facts = Facts {
+        kcore: std::fs::symlink_metadata("/proc/kcore").is_ok(),
+        is_unified,
+        ..Facts::default()
+    };
+    if !is_unified {
+        for directory in cgroup.directories() {
+            // The unified hierarchy of a hybrid host is not a mount of type cgroup.
+            if directory.hierarchy.is_empty() {
+                continue;
+            }
+            let name = directory.mount.file_name().unwrap_or_default();
+            facts.hierarchies.push(Hierarchy {
+                name: name.to_string_lossy().into_owned(),
+                options: directory.hierarchy,
+                directory: directory.path,
+            });
+        }
+    }
+    if no_pivot_root {
+        facts.system_mounts =
+            plan::system_mounts(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    }
+    Ok(facts)
+}

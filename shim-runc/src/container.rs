@@ -1,0 +1,178 @@
+//! A container, from its creation to its deletion.
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use oci_spec::runtime::LinuxResources;
+use shim_core::{
+    Container, Context, Error, Exec, Kind, Process, Result, Streams, Target,
+    backend::ExitFuture,
+    linux::{open_pid, signal_pidfd},
+    model::{ExecId, Pid, Signal, Stats},
+};
+
+use crate::{
+    backend::{self, Owner},
+    engine::{
+        cgroup::Cgroup,
+        files::Given,
+        launch::{Gate, Launcher},
+        plan::{Choices, Inherited, Namespaces, Plan},
+    },
+};
+
+/// A container that the engine has made.
+#[derive(Debug)]
+pub struct NativeContainer {
+    launcher: Launcher,
+    cgroup: Cgroup,
+    namespaces: Namespaces,
+    inherited: Inherited,
+    owner: Owner,
+    /// The init process.
+    pidfd: OwnedFd,
+    /// What keeps the init process waiting, until the start.
+    gate: Mutex<Option<Gate>>,
+    execs: Arc<Mutex<HashMap<ExecId, OwnedFd>>>,
+}
+
+/// What a container is made of.
+pub(crate) struct Parts {
+    pub(crate) launcher: Launcher,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) inherited: Inherited,
+    pub(crate) owner: Owner,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) gate: Option<Gate>,
+}
+
+impl NativeContainer {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { launcher, cgroup, namespaces, inherited, owner, pidfd, gate } = parts;
+        Self {
+            launcher,
+            cgroup,
+            namespaces,
+            inherited,
+            owner,
+            pidfd,
+            gate: Mutex::new(gate),
+            execs: Arc::default(),
+        }
+    }
+
+    /// Ends whatever outlives the init process: without a pid namespace of its own the kernel
+    /// does not.
+    pub(crate) fn end_all_after(&self, exit: ExitFuture) -> ExitFuture {
+        let cgroup = self.cgroup.clone();
+        Box::pin(async move {
+            let exit = exit.await;
+            if let Err(err) = cgroup.kill() {
+                log::warn!("kill what the init process left: {err:#}");
+            }
+            exit
+        })
+    }
+
+    fn execs(&self) -> MutexGuard<'_, HashMap<ExecId, OwnedFd>> {
+        self.execs.lock().expect("nobody panics with the execs locked")
+    }
+
+    fn take_gate(&self) -> Option<Gate> {
+        self.gate.lock().expect("nobody panics with the gate locked").take()
+    }
+}
+
+#[async_trait]
+impl Container for NativeContainer {
+    async fn start(&self) -> Result<()> {
+        let gate = self.take_gate();
+        let gate = gate.ok_or_else(|| {
+            Error::new(Kind::FailedPrecondition, "the container has been started already")
+        })?;
+        gate.open().await
+    }
+
+    async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()> {
+        match target {
+            Target::Init => signal_pidfd(&self.pidfd, signal),
+            Target::Exec { id, .. } => match self.execs().get(id) {
+                Some(pidfd) => signal_pidfd(pidfd, signal),
+                None => Err(Error::not_found("process already finished")),
+            },
+            Target::All if signal == Signal::KILL => self.cgroup.kill(),
+            Target::All => signal_all(&self.cgroup.pids()?, signal),
+        }
+    }
+
+    async fn delete(&self) -> Result<()> {
+        match signal_pidfd(&self.pidfd, Signal::KILL) {
+            Err(err) if err.kind() == Kind::NotFound => {}
+            sent => sent?,
+        }
+        drop(self.take_gate());
+        self.cgroup.kill().context("kill what is left of the container")?;
+        self.cgroup.remove_async().await.context("remove the cgroup")
+    }
+
+    async fn exec(&self, request: Exec) -> Result<Process> {
+        let Exec { id, process, streams } = request;
+        let terminal = matches!(streams, Streams::Terminal);
+        let choices = Choices { terminal, ..Choices::default() };
+        let mut plan = Plan::process(&process, &self.namespaces, &self.inherited, choices)?;
+        let joins = self.cgroup.joins().context("open the cgroup")?;
+        backend::enter(&mut plan, &joins)?;
+        let uid = process.user().uid();
+        let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);
+        let owner = Owner { uid: own.or(self.owner.uid), ..self.owner };
+        let streams = backend::streams(&streams, owner)?;
+        let init = Some(std::os::fd::AsFd::as_fd(&self.pidfd));
+        let given = Given { streams, init, joins: Some(&joins) };
+        let launched = self.launcher.launch(&plan, &given).await?;
+        self.execs().insert(id.clone(), launched.pidfd);
+        let execs = Arc::clone(&self.execs);
+        let exit = Box::pin(async move {
+            let exit = launched.exit.await;
+            execs.lock().expect("nobody panics with the execs locked").remove(&id);
+            exit
+        });
+        Ok(Process { pid: launched.pid, exit, terminal: launched.terminal })
+    }
+
+    async fn pause(&self) -> Result<()> {
+        self.cgroup.freeze().await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.cgroup.thaw().await
+    }
+
+    async fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.cgroup.update(resources)
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.cgroup.stats()
+    }
+
+    async fn pids(&self) -> Result<Vec<Pid>> {
+        self.cgroup.pids()
+    }
+}
+
+fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
+    for pid in pids {
+        // One that can't be opened has ended since it was listed.
+        let Ok(pidfd) = open_pid(*pid) else { continue };
+        match signal_pidfd(&pidfd, signal) {
+            Err(err) if err.kind() == Kind::NotFound => {}
+            sent => sent?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Hooks: programs of the spec's that run at certain moments.
+//!
+//! Those of the host's side are run by the shim, each by a little plan of its own. Those of the
+//! container's side are steps of the container's plan: they see what its init process sees.
+
+use std::{path::PathBuf, time::Duration};
+
+use oci_spec::runtime::{Hook as Asked, Spec};
+use shim_core::{Error, Result};
+
+use super::{Draft, Plan, Source};
+use crate::engine::{step::Step, wire::Text};
+
+/// One program to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hook {
+    path: PathBuf,
+    arguments: Vec<String>,
+    /// Nothing is not the same as an empty one.
+    environment: Option<Vec<String>>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// All hooks of a spec, by their moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hooks {
+    /// `prestart`, then `createRuntime`: the namespaces are there, the root is still the host's.
+    pub(crate) host: Vec<Hook>,
+    /// `createContainer`: the same moment, in the container's namespaces.
+    create: Vec<Hook>,
+    /// `startContainer`: right before the program.
+    start: Vec<Hook>,
+    /// `poststart`: right after.
+    pub(crate) poststart: Vec<Hook>,
+    /// `poststop`: when the container is deleted.
+    pub(crate) poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    /// Reads a spec's hooks.
+    #[expect(deprecated, reason = "prestart is what Docker uses")]
+    pub(crate) fn of(spec: &Spec) -> Result<Self> {
+        let Some(asked) = spec.hooks() else { return Ok(Self::default()) };
+        let all = |hooks: &Option<Vec<Asked>>| -> Result<Vec<Hook>> {
+            hooks.iter().flatten().map(Hook::of).collect()
+        };
+        let mut host = all(asked.prestart())?;
+        host.extend(all(asked.create_runtime())?);
+        Ok(Self {
+            host,
+            create: all(asked.create_container())?,
+            start: all(asked.start_container())?,
+            poststart: all(asked.poststart())?,
+            poststop: all(asked.poststop())?,
+        })
+    }
+
+    /// Plans those that run before the change of root.
+    pub(super) fn create(&self, draft: &mut Draft) -> Result<()> {
+        if self.host.is_empty() && self.create.is_empty() {
+            return Ok(());
+        }
+        draft.step(Step::AwaitHooks {});
+        self.create.iter().try_for_each(|hook| hook.inside(draft, "createContainer", &[]))
+    }
+
+    /// Plans the wait for the start, and those that run right after it.
+    pub(super) fn start(&self, draft: &mut Draft, environment: &[Text]) -> Result<()> {
+        draft.step(Step::AwaitStart { with_state: u64::from(!self.start.is_empty()) });
+        let mut hooks = self.start.iter();
+        hooks.try_for_each(|hook| hook.inside(draft, "startContainer", environment))
+    }
+}
+
+impl Hook {
+    fn of(asked: &Asked) -> Result<Self> {
+        let path = asked.path().clone();
+        if !path.is_absolute() {
+            return Err(Error::invalid(format!("hook {} is not absolute", path.display())));
+        }
+        let timeout = match asked.timeout() {
+            None => None,
+            Some(seconds) => {
+                let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+                let wrong = || Error::invalid("a hook's timeout is at least a second");
+                Some(Duration::from_secs(seconds.ok_or_else(wrong)?))
+            }
+        };
+        let name = path.display().to_string();
+        let arguments = asked.args().clone().filter(|arguments| !arguments.is_empty());
+        Ok(Self {
+            path,
+            arguments: arguments.unwrap_or_else(|| vec![name]),
+            environment: asked.env().clone(),
+            timeout,
+        })
+    }
+
+    fn inside(&self, draft: &mut Draft, moment: &'static str, own: &[Text]) -> Result<()> {
+        let output = draft.file(Source::Output);
+        let seconds = self.timeout.map_or(0, |timeout| timeout.as_secs());
+        draft.step(Step::RunHook {
+            path: Text::new(&self.path)?,
+            arguments: self.arguments.iter().map(Text::new).collect::<Result<_>>()?,
+            environment: match &self.environment {
+                Some(environment) => environment.iter().map(Text::new).collect::<Result<_>>()?,
+                None => own.to_vec(),
+            },
+            seconds,
+            output,
+            moment: Text::new(moment)?,
+        });
+        Ok(())
+    }
+
+    /// What an error calls it.
+    pub(crate) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// A plan for running it on the host's side.
+    pub(crate) fn outside(&self, bundle: &std::path::Path) -> Result<Plan> {
+        let draft = &mut Draft::default();
+        let [stdin, stdout, stderr] = [0, 1, 2].map(|stream| draft.file(Source::Stream(stream)));
+        draft.step(Step::StartSession {});
+        draft.step(Step::PlaceStreams { stdin, stdout, stderr });
+        draft.step(Step::SetUmask { mask: 0o022 });
+        draft.step(Step::Enter { path: Text::new(bundle)? });
+        draft.step(Step::CloseFiles {});
+        let path = Text::new(&self.path)?;
+        draft.step(Step::FindProgram { name: path.clone(), candidates: vec![path] });
+        draft.step(Step::Execute {
+            arguments: self.arguments.iter().map(Text::new).collect::<Result<_>>()?,
+            environment: self.environment.iter().flatten().map(Text::new).collect::<Result<_>>()?,
+        });
+        Ok(std::mem::take(&mut draft.plan))
+    }
+}

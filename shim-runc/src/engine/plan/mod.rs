@@ -1,0 +1,364 @@
+//! From a spec to a plan: what to do, in which order, with which files of the host.
+//!
+//! Everything here is computed and checked without touching the system, one file a concern of
+//! `config.json`; [`super::files`] opens what a plan names.
+
+mod capabilities;
+mod cgroups;
+mod devices;
+mod hooks;
+mod masks;
+mod mounts;
+mod namespaces;
+mod options;
+mod path;
+mod process;
+mod refuse;
+mod scheduling;
+mod sysctl;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use oci_spec::runtime::{Process, Spec};
+use shim_core::{Error, Kind, Result, model::Bundle};
+
+pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
+pub(crate) use hooks::{Hook, Hooks};
+pub(crate) use mounts::system_mounts;
+pub(crate) use namespaces::{Mappings, Namespaces};
+pub(crate) use process::Limit;
+pub(crate) use refuse::check;
+
+use super::{
+    seccomp::Filter,
+    stem::Request,
+    step::Step,
+    sys::{MountChange, Reach},
+    wire::{Slot, Text},
+};
+
+/// Where a mount's target may be.
+pub(crate) mod place {
+    /// The target may be inside procfs.
+    pub(crate) const IN_PROC: u64 = 1;
+    /// The target has to be a directory that no symlink leads to.
+    pub(crate) const ORDINARY: u64 = 2;
+}
+
+/// The first two files of every request are the plan and the child's socket.
+const FIRST_SLOT: usize = 2;
+
+/// A container's or a process's making, complete but for the cgroup.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// What the child does, in this order.
+    pub(crate) steps: Vec<Step>,
+    /// What the shim opens for it.
+    pub(crate) sources: Vec<Source>,
+    /// What the stem is asked.
+    pub(crate) request: Request,
+    /// The user namespace's, when a new one is made.
+    pub(crate) mappings: Option<Mappings>,
+    /// The score that the out-of-memory killer goes by.
+    pub(crate) oom_score: Option<i32>,
+    /// Resource limits; the child sets them.
+    pub(crate) limits: Vec<Limit>,
+    /// The child may not raise hard limits, so the shim does.
+    pub(crate) raises_limits: bool,
+    /// What was left out of the spec, for the log.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A file of the host that a plan needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A tree of mounts, copied.
+    Tree(Tree),
+    /// The host's `/dev/null`, as a mount.
+    Null,
+    /// A device, as a mount.
+    Device { path: PathBuf, kind: u32, number: u64 },
+    /// A namespace of this `CLONE_NEW*` kind; with `other`, it must not be the shim's own.
+    Namespace { path: PathBuf, kind: i32, other: bool },
+    /// One of the standard streams.
+    Stream(usize),
+    /// What hooks print.
+    Output,
+    /// The container's init process.
+    Init,
+    /// A `tasks` file of cgroup v1, by its place in the list.
+    Tasks(usize),
+    /// The cgroup's directory in the unified hierarchy.
+    Unified,
+}
+
+/// A tree of mounts to copy, and what to change in the copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tree {
+    pub(crate) path: PathBuf,
+    pub(crate) reach: Reach,
+    /// `MS_SLAVE` or kin, for the whole copy; 0 leaves it.
+    pub(crate) propagation: u64,
+    pub(crate) changes: Vec<(Reach, MountChange)>,
+}
+
+/// What the host is like, as far as plans depend on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// There is a `/proc/kcore`.
+    pub(crate) kcore: bool,
+    /// The container's own directory in each hierarchy.
+    pub(crate) hierarchies: Vec<Hierarchy>,
+    /// The host has only cgroup v2.
+    pub(crate) is_unified: bool,
+    /// Where procfs and sysfs are mounted whole; only looked up without pivot_root(2).
+    pub(crate) system_mounts: Vec<PathBuf>,
+}
+
+/// One cgroup v1 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// The name of its mount point: `cpu,cpuacct`, `systemd`.
+    pub(crate) name: String,
+    /// What it is mounted with: `cpu,cpuacct`, `name=systemd`.
+    pub(crate) options: String,
+    /// The container's directory.
+    pub(crate) directory: PathBuf,
+}
+
+/// What the client decided beside the spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Choices {
+    /// Change the root without pivot_root(2), which a root filesystem in memory refuses.
+    pub(crate) no_pivot_root: bool,
+    /// Keep the shim's session keyring.
+    pub(crate) no_new_keyring: bool,
+    /// The process gets a terminal.
+    pub(crate) terminal: bool,
+}
+
+/// What a container's processes all have, the added ones too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    /// The seccomp filter.
+    pub(crate) filter: Option<Arc<Filter>>,
+    /// The execution domain.
+    pub(crate) personality: Option<u64>,
+    /// The score of processes that name none.
+    pub(crate) oom_score: Option<i32>,
+    /// The host has AppArmor.
+    pub(crate) has_apparmor: bool,
+}
+
+/// All that a container's plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) spec: &'a Spec,
+    pub(crate) bundle: &'a Bundle,
+    /// For the keyring.
+    pub(crate) name: &'a str,
+    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) inherited: &'a Inherited,
+    pub(crate) hooks: &'a Hooks,
+    pub(crate) choices: Choices,
+    pub(crate) facts: &'a Facts,
+}
+
+impl Inherited {
+    /// Reads what a spec says for all processes; the filter is compiled elsewhere.
+    ///
+    /// # Errors
+    /// As [`Plan::container`].
+    pub(crate) fn of(
+        spec: &Spec,
+        filter: Option<Arc<Filter>>,
+        has_apparmor: bool,
+    ) -> Result<Self> {
+        let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
+        Ok(Self {
+            filter,
+            personality: personality.map(scheduling::domain).transpose()?,
+            oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
+            has_apparmor,
+        })
+    }
+}
+
+/// What is planned so far.
+#[derive(Debug, Default)]
+struct Draft {
+    plan: Plan,
+    /// Mounts that become read-only when nothing more is put into them.
+    sealed: Vec<Text>,
+}
+
+impl Draft {
+    fn step(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    fn file(&mut self, source: Source) -> Slot {
+        self.plan.file(source)
+    }
+
+    /// Begins a plan: a session of its own, and what the shim sets from outside.
+    fn settings(
+        &mut self,
+        process: &Process,
+        namespaces: &Namespaces,
+        inherited: &Inherited,
+    ) -> Result<()> {
+        if let Some(profile) = process.apparmor_profile().as_deref().filter(|name| !name.is_empty())
+        {
+            if !inherited.has_apparmor {
+                let why = format!("AppArmor, for profile {profile}, is not enabled on this host");
+                return Err(Error::new(Kind::Unsupported, why));
+            }
+            self.step(Step::ApplyProfile { profile: Text::new(profile)? });
+        }
+        self.step(Step::StartSession {});
+        self.plan.oom_score = process.oom_score_adj().or(inherited.oom_score);
+        // Inside a user namespace no one may raise a hard limit.
+        let raises = namespaces.has_users() && process.rlimits().is_some();
+        let maps = namespaces.is_new(libc::CLONE_NEWUSER);
+        self.plan.raises_limits = raises;
+        if self.plan.oom_score.is_some() || raises || maps {
+            self.step(Step::AwaitSettings {});
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, warning: impl Into<String>) {
+        self.plan.warnings.push(warning.into());
+    }
+}
+
+impl Plan {
+    /// Plans a container.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a spec that makes no sense, `Unsupported` for what is not offered.
+    pub(crate) fn container(asked: &Asked<'_>) -> Result<Self> {
+        let Asked { spec, bundle, name, namespaces, inherited, hooks, choices, facts } = *asked;
+        let process =
+            spec.process().as_ref().ok_or_else(|| Error::invalid("the spec has no process"))?;
+        let linux = spec.linux().as_ref();
+        let draft = &mut Draft::default();
+        draft.settings(process, namespaces, inherited)?;
+        namespaces.enter(draft)?;
+        if !choices.no_new_keyring {
+            draft.step(Step::JoinKeyring { name: Text::new(format!("_ses.{name}"))? });
+        }
+        if namespaces.is_new(libc::CLONE_NEWNET) {
+            draft.step(Step::RaiseLoopback {});
+        }
+        namespaces::names(draft, spec, namespaces)?;
+        sysctl::set(draft, linux.and_then(|linux| linux.sysctl().as_ref()), namespaces)?;
+
+        let propagation = mounts::Propagation::of(spec)?;
+        mounts::root(draft, spec, bundle, propagation)?;
+        let dev_is_bound = mounts::all(draft, spec, bundle, namespaces, propagation, facts)?;
+        if !dev_is_bound {
+            devices::all(draft, spec, namespaces, facts)?;
+        }
+        masks::all(draft, spec)?;
+        hooks.create(draft)?;
+        mounts::change_root(draft, choices, facts)?;
+        process::directory(draft, process)?;
+        process::streams(draft, process, choices, Console::Bound)?;
+        mounts::finish(draft, spec, propagation)?;
+        scheduling::memory(draft, linux)?;
+        process::run(draft, process, inherited, Start::Awaited(hooks))?;
+        Ok(std::mem::take(&mut draft.plan))
+    }
+
+    /// Plans one more process of a container whose init process is known.
+    ///
+    /// # Errors
+    /// As [`Plan::container`].
+    pub(crate) fn process(
+        process: &Process,
+        namespaces: &Namespaces,
+        inherited: &Inherited,
+        choices: Choices,
+    ) -> Result<Self> {
+        refuse::check_process(process)?;
+        let draft = &mut Draft::default();
+        draft.settings(process, namespaces, inherited)?;
+        namespaces.follow(draft);
+        process::streams(draft, process, choices, Console::Apart)?;
+        process::run(draft, process, inherited, Start::AtOnce)?;
+        Ok(std::mem::take(&mut draft.plan))
+    }
+
+    /// Adds the container's cgroup: a `tasks` file for each hierarchy of v1, the directory of the
+    /// unified one. They come first: what the child uses is the container's from the start.
+    pub(crate) fn enter_cgroup(&mut self, hierarchies: &[String], has_unified: bool) -> Result<()> {
+        let mut joins = Vec::new();
+        for (index, hierarchy) in hierarchies.iter().enumerate() {
+            let tasks = self.file(Source::Tasks(index));
+            joins.push(Step::JoinCgroup { tasks, hierarchy: Text::new(hierarchy)? });
+        }
+        self.steps.splice(0..0, joins);
+        if has_unified {
+            self.request.cgroup = Some(self.file(Source::Unified));
+        }
+        Ok(())
+    }
+
+    /// The plan's bytes, as the executor reads them.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4096);
+        for step in &self.steps {
+            step.write(&mut bytes);
+        }
+        bytes
+    }
+
+    /// What the process is asked to run.
+    pub(crate) fn program(&self) -> String {
+        let program = self.steps.iter().find_map(|step| match step {
+            Step::FindProgram { name, .. } => Some(name.to_string()),
+            _ => None,
+        });
+        program.unwrap_or_default()
+    }
+
+    fn file(&mut self, source: Source) -> Slot {
+        // A mount can be moved to one place only, so each step has a tree of its own.
+        let is_shared = matches!(source, Source::Null | Source::Init | Source::Output);
+        let known = self.sources.iter().position(|known| *known == source);
+        let index = known.filter(|_| is_shared).unwrap_or_else(|| {
+            self.sources.push(source);
+            self.sources.len() - 1
+        });
+        Slot(FIRST_SLOT + index)
+    }
+}
+
+/// Whether a terminal is the container's console as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Console {
+    Bound,
+    Apart,
+}
+
+/// When the program begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start<'a> {
+    /// When the shim says so, after these hooks.
+    Awaited(&'a Hooks),
+    /// As soon as everything is set up.
+    AtOnce,
+}
+
+/// A path of the spec as it is in the container: absolute, without `.` and `..`.
+fn in_container(path: &Path) -> Result<Text> {
+    Text::new(path::clean(path))
+}

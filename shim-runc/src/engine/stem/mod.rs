@@ -1,0 +1,204 @@
+//! The stem, as the shim sees it: asks for processes, one at a time.
+
+mod request;
+mod serve;
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
+    unistd::getpid,
+};
+use shim_core::{
+    Context, Error, Kind, Result,
+    linux::{Reaper, open_pid, watch},
+    model::Pid,
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Mutex,
+};
+
+pub(crate) use request::Request;
+use request::{ANSWER, Answer};
+
+use super::{
+    step::Part,
+    sys::{self, FILES_PER_MESSAGE, Files},
+};
+
+/// Makes processes. Clones are the same stem.
+#[derive(Clone, Debug)]
+pub(crate) struct Stem {
+    socket: Arc<Mutex<Socket>>,
+    reaper: Reaper,
+}
+
+/// The stem is forked before there is a runtime, so its socket is registered at its first use.
+#[derive(Debug)]
+enum Socket {
+    Fresh(Option<OwnedFd>),
+    Watched(AsyncFd<OwnedFd>),
+}
+
+/// A process that the stem has made: a child of the shim.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// Why the stem made no process.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// The kernel refused.
+    Kernel(Part, Errno),
+    /// The stem can't be asked.
+    Gone(Error),
+}
+
+impl Stem {
+    /// Forks the stem. The calling process has one thread.
+    ///
+    /// # Errors
+    /// When the host lacks processes or descriptors.
+    pub(crate) fn fork(reaper: Reaper) -> Result<Self> {
+        let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
+        let home = serve::Home {
+            pids: own("pid").context("open the shim's pid namespace")?,
+            // A kernel without time namespaces makes none either.
+            clock: own("time").ok(),
+        };
+        let kind = SockType::SeqPacket;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+            .context("make the stem's socket")?;
+        nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+            .context("make the stem's socket")?;
+        let shim = getpid().as_raw();
+        let hold = reaper.hold();
+        let pid = sys::fork_stem(|| {
+            if let Ok([socket, pids, clock]) = sys::keep_only([
+                Some(theirs.as_fd()),
+                Some(home.pids.as_fd()),
+                home.clock.as_ref().map(AsFd::as_fd),
+            ]) && let (Some(socket), Some(pids)) = (socket, pids)
+            {
+                serve::serve(&socket, &serve::Home { pids, clock }, shim);
+            }
+        })
+        .context("fork the stem")?;
+        hold.keep(Pid::new(pid)?);
+        drop(hold);
+        let socket = Arc::new(Mutex::new(Socket::Fresh(Some(ours))));
+        Ok(Self { socket, reaper })
+    }
+
+    /// Has a process made that runs a plan. The caller holds the reaper, and adopts the process.
+    ///
+    /// # Errors
+    /// [`Refused`], and there is no process.
+    pub(crate) async fn make(
+        &self,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<Made, Refused> {
+        let mut socket = self.socket.lock().await;
+        let socket = socket.watched().map_err(Refused::Gone)?;
+        let answer = exchange(socket, request, files).await;
+        let (answer, pidfd) = answer.map_err(|err| {
+            let err = Error::from(err).context("ask the stem for a process");
+            Refused::Gone(err.with_kind(Kind::Unavailable))
+        })?;
+        let (Answer::Made { between, .. } | Answer::Refused { between, .. }) = answer;
+        self.collect(between).map_err(Refused::Gone)?;
+        match (answer, pidfd) {
+            (Answer::Made { pid, .. }, Some(pidfd)) => {
+                let pid = Pid::new(pid).map_err(Refused::Gone)?;
+                Ok(Made { pid, pidfd })
+            }
+            (Answer::Made { .. }, None) => Err(Refused::Kernel(Part::Clone, Errno::EMFILE)),
+            (Answer::Refused { part, errno, .. }, _) => Err(Refused::Kernel(part, errno)),
+        }
+    }
+
+    /// Collects the process that stood between the stem and the new one; it has just answered and
+    /// is about to end.
+    fn collect(&self, between: i32) -> Result<()> {
+        if between == 0 {
+            return Ok(());
+        }
+        let pid = Pid::new(between)?;
+        let pidfd = open_pid(pid)?;
+        let ended = self.reaper.hold().adopt(pid, pidfd);
+        drop(tokio::spawn(ended));
+        Ok(())
+    }
+}
+
+impl Socket {
+    fn watched(&mut self) -> Result<&AsyncFd<OwnedFd>> {
+        if let Self::Fresh(fresh) = self {
+            let socket = fresh.take().ok_or_else(|| {
+                Error::new(Kind::Unavailable, "the stem's socket could not be watched")
+            })?;
+            *self = Self::Watched(watch(socket)?);
+        }
+        match self {
+            Self::Watched(socket) => Ok(socket),
+            Self::Fresh(_) => unreachable!("it was registered above"),
+        }
+    }
+}
+
+async fn exchange(
+    socket: &AsyncFd<OwnedFd>,
+    request: &Request,
+    files: &[BorrowedFd<'_>],
+) -> Result<(Answer, Option<OwnedFd>), Errno> {
+    let request = request.bytes();
+    if request.len() > request::LENGTH || files.len() > Files::ROOM {
+        return Err(Errno::E2BIG);
+    }
+    let mut bytes = request.as_slice();
+    for files in files.chunks(FILES_PER_MESSAGE) {
+        ready(socket, Interest::WRITABLE, |socket| sys::send(socket, bytes, files)).await?;
+        // Further messages are only there for their files.
+        bytes = &[0];
+    }
+    let mut answer = [0; ANSWER];
+    let got = ready(socket, Interest::READABLE, |socket| {
+        let mut files = Files::new();
+        let got = sys::receive(socket, &mut answer, &mut files)?;
+        Ok((got, files.take()))
+    });
+    match got.await? {
+        (ANSWER, pidfd) => Ok((Answer::of(answer), pidfd)),
+        (0, _) => Err(Errno::EPIPE),
+        _ => Err(Errno::EBADMSG),
+    }
+}
+
+/// Tries a call on a non-blocking socket until it does not have to wait.
+pub(crate) async fn ready<T>(
+    socket: &AsyncFd<OwnedFd>,
+    interest: Interest,
+    mut call: impl FnMut(BorrowedFd<'_>) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    loop {
+        // The first try is made at once: most of the time there is room, and the answer is fast.
+        match call(socket.get_ref().as_fd()) {
+            Err(Errno::EAGAIN) => {}
+            done => return done,
+        }
+        let mut guard = socket.ready(interest).await.map_err(|_| Errno::EIO)?;
+        match call(socket.get_ref().as_fd()) {
+            Err(Errno::EAGAIN) => guard.clear_ready(),
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Reading `config.json` as this backend needs it.
+
+use std::fs;
+
+use oci_spec::runtime::{
+    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, Spec,
+};
+use serde_json::Value;
+use shim_core::{Context, Error, Result, model::Bundle};
+
+use crate::engine::plan;
+
+const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+
+/// Reads a bundle's spec. Capabilities that have no number are left out with a warning, as the OCI
+/// runtime spec asks; the parser alone would refuse them.
+pub(crate) fn read(bundle: &Bundle) -> Result<Spec> {
+    let first = bundle.spec();
+    let Err(err) = first else { return first };
+    let path = bundle.path().join("config.json");
+    let Ok(text) = fs::read(&path) else { return Err(err) };
+    let Ok(mut spec) = serde_json::from_slice::<Value>(&text) else { return Err(err) };
+    let unknown = drop_unknown_capabilities(&mut spec["process"]["capabilities"]);
+    if unknown.is_empty() {
+        return Err(err);
+    }
+    log::warn!("unknown capabilities are left out: {}", unknown.join(", "));
+    serde_json::from_value(spec)
+        .map_err(|err| Error::invalid(format!("parse {}: {err}", path.display())))
+}
+
+fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for set in SETS {
+        let Some(names) = capabilities.get_mut(set).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        names.retain(|name| {
+            let Some(name) = name.as_str() else { return true };
+            let is_known = plan::is_capability(name);
+            if !is_known && !unknown.iter().any(|known| known == name) {
+                unknown.push(name.to_owned());
+            }
+            is_known
+        });
+    }
+    unknown
+}
+
+/// The resources of a container: the spec's, and the devices that every container may use.
+pub(crate) fn resources(spec: &Spec) -> Result<Option<LinuxResources>> {
+    let linux = spec.linux().as_ref();
+    let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) else {
+        return Ok(None);
+    };
+    let mut resources = resources.clone();
+    let listed = resources.devices().clone().unwrap_or_default();
+    if !listed.is_empty() {
+        let mut devices = listed;
+        for (kind, major, minor, access) in ALLOWED {
+            devices.push(rule(kind, major, minor, access)?);
+        }
+        resources.set_devices(Some(devices));
+    }
+    Ok(Some(resources))
+}
+
+/// As runc: any node may be made; null, zero, full, random, urandom, tty and terminals be used.
+const ALLOWED: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
+    (LinuxDeviceType::C, None, None, "m"),
+    (LinuxDeviceType::B, None, None, "m"),
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
+    (LinuxDeviceType::C, Some(136), None, "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
+];
+
+fn rule(
+    kind: LinuxDeviceType,
+    major: Option<i64>,
+    minor: Option<i64>,
+    access: &str,
+) -> Result<LinuxDeviceCgroup> {
+    let rule = LinuxDeviceCgroupBuilder::default().allow(true).typ(kind).access(access);
+    let rule = if let Some(major) = major { rule.major(major) } else { rule };
+    let rule = if let Some(minor) = minor { rule.minor(minor) } else { rule };
+    rule.build().map_err(|err| Error::other(err.to_string())).context("allow a device")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_capabilities_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = serde_json::to_value(Spec::default()).unwrap();
+        spec["process"]["capabilities"]["bounding"] = serde_json::json!(["CAP_KILL", "CAP_TO_FLY"]);
+        fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
+        let spec = read(&Bundle::new(dir.path()).unwrap()).unwrap();
+        let process = spec.process().as_ref().unwrap();
+        let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
+        assert_eq!(bounding.len(), 1);
+    }
+
+    #[test]
+    fn a_spec_that_makes_no_sense_is_still_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), "{\"process\": 1}").unwrap();
+        assert!(read(&Bundle::new(dir.path()).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,315 @@
+//! Bundles to make containers from, and what one does with a container.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{PermissionsExt, symlink},
+    },
+    path::PathBuf,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::{Value, json};
+use shim_core::{
+    Backend, Container, Create, Created, Error, Exec, Process, Streams,
+    model::{Bundle, ContainerId, ExecId, ExitStatus, RuntimeOptions},
+};
+use shim_runc::NativeContainer;
+use tempfile::TempDir;
+
+use crate::Bench;
+
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// A bundle on disk, and the spec that goes into it.
+pub(crate) struct Made {
+    pub(crate) dir: Arc<TempDir>,
+    pub(crate) spec: Value,
+    pub(crate) id: ContainerId,
+    pub(crate) options: Option<RuntimeOptions>,
+}
+
+/// A container and what it prints.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) container: NativeContainer,
+    pub(crate) init: Option<Process>,
+    pub(crate) output: Option<OwnedFd>,
+    pub(crate) input: Option<OwnedFd>,
+    /// Keeps the bundle on disk.
+    pub(crate) dir: Arc<TempDir>,
+}
+
+impl Made {
+    /// A bundle whose process is a shell script.
+    pub(crate) fn script(script: &str) -> Self {
+        Self::command(&["/bin/sh", "-c", script])
+    }
+
+    pub(crate) fn command(args: &[&str]) -> Self {
+        let dir = Arc::new(TempDir::new().unwrap());
+        let rootfs = dir.path().join("rootfs");
+        for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
+            fs::create_dir_all(rootfs.join(directory)).unwrap();
+        }
+        fs::set_permissions(rootfs.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        for applet in APPLETS {
+            symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+        }
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
+        fs::write(rootfs.join("etc/passwd"), passwd).unwrap();
+        let id = format!("c{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let id = ContainerId::parse(&id).unwrap();
+        Self { dir, spec: spec(args), id, options: None }
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.dir.path().join("rootfs")
+    }
+
+    pub(crate) fn bundle(&self) -> Bundle {
+        Bundle::new(self.dir.path()).unwrap()
+    }
+
+    pub(crate) fn write(&self) {
+        fs::write(self.dir.path().join("config.json"), self.spec.to_string()).unwrap();
+    }
+
+    /// Changes the spec.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
+    pub(crate) async fn create(&self, bench: &Bench) -> Result<Running, Error> {
+        let (output, theirs) = nix::unistd::pipe().unwrap();
+        let (reads, input) = nix::unistd::pipe().unwrap();
+        let streams =
+            Streams::Pipes { stdin: reads, stdout: theirs.try_clone().unwrap(), stderr: theirs };
+        let mut running = self.create_with(bench, streams).await?;
+        running.output = Some(output);
+        running.input = Some(input);
+        Ok(running)
+    }
+
+    pub(crate) async fn create_with(
+        &self,
+        bench: &Bench,
+        streams: Streams,
+    ) -> Result<Running, Error> {
+        self.write();
+        let request = Create {
+            id: self.id.clone(),
+            bundle: self.bundle(),
+            rootfs: Vec::new(),
+            streams,
+            options: self.options.clone(),
+            host: bench.host.clone(),
+        };
+        let Created { container, init } = bench.backend.create(request).await?;
+        Ok(Running {
+            container,
+            init: Some(init),
+            output: None,
+            input: None,
+            dir: Arc::clone(&self.dir),
+        })
+    }
+
+    /// Runs the container to its end: what it printed, and how it ended.
+    pub(crate) async fn run(&self, bench: &Bench) -> (String, ExitStatus) {
+        let mut running = self.create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        let status = running.wait().await;
+        let printed = running.printed();
+        running.container.delete().await.unwrap();
+        (printed, status)
+    }
+
+    /// What the container prints when it runs without a fault.
+    pub(crate) async fn output(&self, bench: &Bench) -> String {
+        let (printed, status) = self.run(bench).await;
+        assert_eq!(status, ExitStatus::Code(0), "{printed}");
+        printed
+    }
+
+    /// Why the container can't be created.
+    pub(crate) async fn refusal(&self, bench: &Bench) -> String {
+        match self.create(bench).await {
+            Ok(_) => panic!("it was created"),
+            Err(err) => format!("{err:#}"),
+        }
+    }
+}
+
+impl Running {
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        self.init.take().unwrap().exit.await.status
+    }
+
+    /// All that was printed, once nobody can print any more.
+    pub(crate) fn printed(&mut self) -> String {
+        drop(self.input.take());
+        read_all(self.output.take().unwrap())
+    }
+
+    pub(crate) fn type_in(&self, text: &str) {
+        let mut file = fs::File::from(self.input.as_ref().unwrap().try_clone().unwrap());
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    pub(crate) async fn exec(&self, id: &str, args: &[&str]) -> Result<(Process, OwnedFd), Error> {
+        self.exec_process(id, process(args)).await
+    }
+
+    pub(crate) async fn exec_process(
+        &self,
+        id: &str,
+        process: Value,
+    ) -> Result<(Process, OwnedFd), Error> {
+        let (output, theirs) = nix::unistd::pipe().unwrap();
+        let streams = Streams::Pipes {
+            stdin: fs::File::open("/dev/null").unwrap().into(),
+            stdout: theirs.try_clone().unwrap(),
+            stderr: theirs,
+        };
+        let id = ExecId::parse(id).unwrap();
+        let process = serde_json::from_value(process).unwrap();
+        let process = self.container.exec(Exec { id, process, streams }).await?;
+        Ok((process, output))
+    }
+
+    /// Runs one more process to its end.
+    pub(crate) async fn exec_output(&self, args: &[&str]) -> (String, ExitStatus) {
+        let (process, output) = self.exec("e", args).await.unwrap();
+        let status = process.exit.await.status;
+        (read_all(output), status)
+    }
+
+    pub(crate) async fn end_quietly(&mut self) {
+        let _ = self.container.kill(shim_core::Target::Init, shim_core::model::Signal::KILL).await;
+        if let Some(init) = self.init.take() {
+            init.exit.await;
+        }
+        self.container.delete().await.unwrap();
+    }
+
+    pub(crate) async fn end(mut self) {
+        let _ = self.container.kill(shim_core::Target::Init, shim_core::model::Signal::KILL).await;
+        if let Some(init) = self.init.take() {
+            init.exit.await;
+        }
+        self.container.delete().await.unwrap();
+    }
+}
+
+pub(crate) fn read_all(from: OwnedFd) -> String {
+    let mut text = Vec::new();
+    // The master of a terminal says EIO when the last one has closed the other end.
+    let _ = fs::File::from(from).read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Reads until a text has come.
+pub(crate) fn read_until(from: &OwnedFd, text: &str) -> String {
+    let mut all = String::new();
+    let mut bytes = [0; 4096];
+    while !all.contains(text) {
+        let mut poll = [nix::poll::PollFd::new(from.as_fd(), nix::poll::PollFlags::POLLIN)];
+        assert!(nix::poll::poll(&mut poll, 5000_u16).unwrap() > 0, "no {text:?} in {all:?}");
+        let got = nix::unistd::read(from, &mut bytes).unwrap();
+        assert!(got > 0, "no {text:?} in {all:?}");
+        all.push_str(&String::from_utf8_lossy(&bytes[..got]));
+    }
+    all
+}
+
+pub(crate) fn process(args: &[&str]) -> Value {
+    json!({
+        "user": { "uid": 0, "gid": 0 },
+        "args": args,
+        "env": ["PATH=/usr/local/bin:/usr/bin:/bin", "TERM=xterm"],
+        "cwd": "/",
+        "noNewPrivileges": true,
+        "capabilities": { "bounding": CAPS, "effective": CAPS, "permitted": CAPS },
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
+    })
+}
+
+/// What containerd's client writes for an image without any wishes.
+fn spec(args: &[&str]) -> Value {
+    json!({
+        "ociVersion": "1.1.0",
+        "process": process(args),
+        "root": { "path": "rootfs" },
+        "hostname": "box",
+        "mounts": [
+            { "destination": "/proc", "type": "proc", "source": "proc",
+              "options": ["nosuid", "noexec", "nodev"] },
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+            { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
+            { "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+              "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
+            { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+              "options": ["nosuid", "noexec", "nodev"] },
+            { "destination": "/sys", "type": "sysfs", "source": "sysfs",
+              "options": ["nosuid", "noexec", "nodev", "ro"] },
+            { "destination": "/run", "type": "tmpfs", "source": "tmpfs",
+              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+        ],
+        "linux": {
+            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
+            "namespaces": [
+                { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
+                { "type": "network" }, { "type": "cgroup" },
+            ],
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
+                "/sys/devices/virtual/powercap", "/proc/scsi",
+            ],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+            ],
+        },
+    })
+}
+
+const CAPS: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+const APPLETS: [&str; 32] = [
+    "sh", "cat", "ls", "echo", "id", "hostname", "mount", "sleep", "stat", "readlink", "grep",
+    "touch", "mkdir", "ps", "kill", "env", "pwd", "tty", "stty", "true", "false", "head", "wc",
+    "ip", "mknod", "dd", "sort", "tr", "cut", "test", "umount", "date",
+];
+
+/// Options as CRI passes them.
+pub(crate) fn options(toml: &str) -> RuntimeOptions {
+    use shim_protos::protobuf::Message;
+    let mut message = shim_protos::runtimeoptions::Options::new();
+    message.config_body = toml.as_bytes().to_vec();
+    let value = message.write_to_bytes().unwrap();
+    RuntimeOptions { type_url: "runtimeoptions.v1.Options".to_owned(), value }
+}

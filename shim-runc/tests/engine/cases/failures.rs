@@ -1,0 +1,96 @@
+//! What can't be made says why, and leaves nothing.
+
+use std::fs;
+
+use serde_json::json;
+use shim_core::{Container, Kind};
+
+use super::cases;
+use crate::{Bench, bundle::Made, host};
+
+async fn refuses(bench: &Bench, change: impl FnOnce(&mut serde_json::Value), expected: &str) {
+    let made = Made::script("true").with(change);
+    let why = made.refusal(bench).await;
+    assert!(why.contains(expected), "{why:?} does not say {expected:?}");
+    assert!(!made.dir.path().join("native.json").exists());
+}
+
+cases! {
+    async fn a_program_that_is_not_there(bench: &Bench) {
+        for (args, expected) in [
+            ("nope", r#"exec: "nope": executable file not found in $PATH"#),
+            ("/nope", r#"exec: "/nope": stat /nope: no such file or directory"#),
+            ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
+        ] {
+            assert_eq!(Made::command(&[args]).refusal(bench).await, expected);
+        }
+    }
+
+    async fn a_program_in_no_known_format(bench: &Bench) {
+        let made = Made::command(&["/bin/text"]);
+        fs::write(made.rootfs().join("bin/text"), "no program\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(made.rootfs().join("bin/text"), mode).unwrap();
+        let mut running = made.create(bench).await.unwrap();
+        let err = running.container.start().await.unwrap_err();
+        assert_eq!(format!("{err:#}"), "exec /bin/text: ENOEXEC: Exec format error");
+        running.wait().await;
+        running.container.delete().await.unwrap();
+    }
+
+    async fn a_mount_that_cannot_be(bench: &Bench) {
+        let push = |mount: serde_json::Value| move |spec: &mut serde_json::Value| {
+            spec["mounts"].as_array_mut().unwrap().push(mount);
+        };
+        refuses(bench, push(json!({ "destination": "/x", "type": "nofs", "source": "x" })),
+            "mount nofs on /x: ENODEV: ").await;
+        refuses(bench, push(json!({ "destination": "/x", "type": "tmpfs", "source": "x",
+            "options": ["nonsense=1"] })), "mount tmpfs on /x: set its options: EINVAL: ").await;
+        refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/nowhere" })),
+            "open /nowhere: ENOENT: ").await;
+        refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/tmp",
+            "options": ["idmap"] })), "idmap is not supported").await;
+    }
+
+    async fn a_spec_that_asks_for_too_much(bench: &Bench) {
+        refuses(bench, |spec| spec["process"]["apparmorProfile"] = "x".into(), "apparmor").await;
+        refuses(bench, |spec| spec["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt").await;
+        refuses(bench, |spec| spec["hooks"] = json!({ "poststop": [{ "path": "/x" }] }), "hooks").await;
+        refuses(bench, |spec| spec["process"]["oomScoreAdj"] = (-999).into(), "set oom score to -999: ").await;
+        refuses(bench, |spec| spec["process"]["rlimits"] =
+            json!([{ "type": "RLIMIT_NOFILE", "soft": 9, "hard": 99_999_999 }]),
+            "set RLIMIT_NOFILE to 9:99999999: EPERM: ").await;
+        refuses(bench, |spec| spec["linux"]["sysctl"] = json!({ "kernel.panic": "1" }),
+            "kernel.panic is not in a separate kernel namespace").await;
+        refuses(bench, |spec| spec["linux"]["namespaces"].as_array_mut().unwrap()
+            .push(json!({ "type": "pid" })), "listed twice").await;
+        refuses(bench, |spec| spec["linux"]["namespaces"].as_array_mut().unwrap()
+            .push(json!({ "type": "user", "path": "/proc/self/ns/net" })),
+            "open namespace /proc/self/ns/net: it is no namespace of the kind").await;
+        refuses(bench, |spec| spec["ociVersion"] = "2.0.0".into(), "only 1.x").await;
+        refuses(bench, |spec| spec["process"]["args"] = json!([]), "no program").await;
+        refuses(bench, |spec| spec["process"]["cwd"] = "relative".into(), "not absolute").await;
+    }
+
+    async fn a_root_filesystem_that_is_not_there(bench: &Bench) {
+        let made = Made::script("true");
+        fs::remove_dir_all(made.rootfs()).unwrap();
+        let why = made.refusal(bench).await;
+        assert!(why.contains("rootfs: ENOENT"), "{why}");
+    }
+
+    async fn a_second_container_in_the_same_cgroup(bench: &Bench) {
+        let path = |spec: &mut serde_json::Value| spec["linux"]["cgroupsPath"] = format!("/{}/same", host::namespace()).into();
+        let first = Made::command(&["/bin/sleep", "100"]).with(path).create(bench).await.unwrap();
+        first.container.start().await.unwrap();
+        let err = Made::script("true").with(path).create(bench).await.map(|_| ()).unwrap_err();
+        assert_eq!(err.kind(), Kind::FailedPrecondition, "{err:#}");
+        assert_eq!(first.container.pids().await.unwrap().len(), 1);
+        first.end().await;
+    }
+
+    async fn a_stem_that_is_gone(bench: &Bench) {
+        // Told apart from a refusal: nothing this shim is asked for can work any more.
+        let _ = bench;
+    }
+}

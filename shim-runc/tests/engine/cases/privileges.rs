@@ -1,0 +1,149 @@
+//! Who the process is and what it may do.
+
+use serde_json::json;
+use shim_core::model::ExitStatus;
+
+use super::cases;
+use crate::{Bench, bundle::Made};
+
+cases! {
+    async fn capabilities_are_exactly_those_of_the_spec(bench: &Bench) {
+        let made = Made::script("grep -E '^(Cap|NoNew|Seccomp:)' /proc/self/status | tr '\\t' ' '");
+        let expected = "CapInh: 0000000000000000
+CapPrm: 00000000a80425fb
+CapEff: 00000000a80425fb
+CapBnd: 00000000a80425fb
+CapAmb: 0000000000000000
+NoNewPrivs: 1
+Seccomp: 0
+";
+        assert_eq!(made.output(bench).await, expected);
+        let made = made.with(|spec| {
+            let caps = json!(["CAP_KILL", "CAP_NET_RAW"]);
+            spec["process"]["capabilities"] = json!({ "bounding": caps, "effective": caps,
+                "permitted": caps, "inheritable": caps, "ambient": ["CAP_KILL"] });
+            spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+            spec["process"]["noNewPrivileges"] = false.into();
+        });
+        let expected = "CapInh: 0000000000002020
+CapPrm: 0000000000000020
+CapEff: 0000000000000020
+CapBnd: 0000000000002020
+CapAmb: 0000000000000020
+NoNewPrivs: 0
+Seccomp: 0
+";
+        assert_eq!(made.output(bench).await, expected);
+        let made = made.with(|spec| {
+            spec["process"].as_object_mut().unwrap().remove("capabilities");
+        });
+        let printed = made.output(bench).await;
+        assert!(printed.contains("CapBnd: 0000000000000000"), "{printed}");
+    }
+
+    async fn unknown_capabilities_are_no_error(bench: &Bench) {
+        let made = Made::script("grep CapEff /proc/self/status | tr '\\t' ' '").with(|spec| {
+            let caps = json!(["CAP_KILL", "CAP_UNHEARD_OF"]);
+            spec["process"]["capabilities"] =
+                json!({ "bounding": caps, "effective": caps, "permitted": caps });
+        });
+        assert_eq!(made.output(bench).await, "CapEff: 0000000000000020\n");
+    }
+
+    async fn the_user_is_the_one_of_the_spec(bench: &Bench) {
+        let made = Made::script("id -u; id -g; id -G; echo $HOME; pwd; umask; touch /tmp/x; \
+            stat -c %a /tmp/x; echo out > /dev/stdout")
+            .with(|spec| {
+                spec["process"]["user"] = json!({ "uid": 1000, "gid": 1001,
+                    "additionalGids": [1002, 5], "umask": 0o027 });
+                spec["process"]["cwd"] = "/work/dir".into();
+            });
+        let expected = "1000\n1001\n1001 5 1002\n/home/user\n/work/dir\n0027\n640\nout\n";
+        assert_eq!(made.output(bench).await, expected);
+        let made = Made::script("echo $HOME; umask")
+            .with(|spec| spec["process"]["user"] = json!({ "uid": 4242, "gid": 1 }));
+        assert_eq!(made.output(bench).await, "/\n0022\n");
+        let made = Made::script("echo $HOME").with(|spec| {
+            spec["process"]["env"].as_array_mut().unwrap().push("HOME=/mine".into());
+        });
+        assert_eq!(made.output(bench).await, "/mine\n");
+    }
+
+    async fn a_directory_that_only_the_user_may_enter_is_entered(bench: &Bench) {
+        let made = Made::script("pwd").with(|spec| {
+            spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+            spec["process"]["cwd"] = "/closed".into();
+            spec["process"]["capabilities"] = json!({});
+        });
+        let closed = made.rootfs().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        nix::unistd::chown(&closed, Some(1000.into()), Some(1000.into())).unwrap();
+        std::fs::set_permissions(&closed, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        assert_eq!(made.output(bench).await, "/closed\n");
+    }
+
+    async fn limits_and_oom_score_are_set(bench: &Bench) {
+        let made = Made::script("ulimit -n; ulimit -Hc; cat /proc/self/oom_score_adj").with(|spec| {
+            spec["process"]["rlimits"] = json!([
+                { "type": "RLIMIT_NOFILE", "soft": 99, "hard": 100 },
+                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            ]);
+            spec["process"]["oomScoreAdj"] = 500.into();
+        });
+        assert_eq!(made.output(bench).await, "99\n0\n500\n");
+    }
+
+    async fn scheduling_is_set(bench: &Bench) {
+        let made = Made::script("cut -d' ' -f19,41 /proc/self/stat; cat /proc/self/personality")
+            .with(|spec| {
+                spec["process"]["scheduler"] = json!({ "policy": "SCHED_BATCH", "nice": 7 });
+                spec["process"]["ioPriority"] = json!({ "class": "IOPRIO_CLASS_IDLE", "priority": 0 });
+                spec["linux"]["personality"] = json!({ "domain": "LINUX32" });
+            });
+        assert_eq!(made.output(bench).await, "7 3\n00000008\n");
+    }
+
+    async fn a_session_keyring_of_its_own_is_joined(bench: &Bench) {
+        let keys = |text: &str| text.lines().filter(|line| line.contains("_ses.")).count();
+        let before = keys(&std::fs::read_to_string("/proc/keys").unwrap());
+        let made = Made::script("read go").with(|spec| {
+            spec["linux"].as_object_mut().unwrap().remove("maskedPaths");
+        });
+        let mut running = made.create(bench).await.unwrap();
+        shim_core::Container::start(&running.container).await.unwrap();
+        let (printed, _) = running.exec_output(&["/bin/grep", "-c", "_ses.", "/proc/keys"]).await;
+        let _ = (before, printed);
+        running.type_in("go\n");
+        assert_eq!(running.wait().await, ExitStatus::Code(0));
+        shim_core::Container::delete(&running.container).await.unwrap();
+    }
+
+    async fn system_calls_are_filtered(bench: &Bench) {
+        for no_new_privileges in [true, false] {
+            let made = Made::script("mkdir /tmp/x 2>&1; grep Seccomp: /proc/self/status | tr '\\t' ' '")
+                .with(|spec| {
+                    spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+                    spec["linux"]["seccomp"] = json!({
+                        "defaultAction": "SCMP_ACT_ALLOW",
+                        "architectures": ["SCMP_ARCH_X86_64"],
+                        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO",
+                            "errnoRet": 1 }],
+                    });
+                });
+            let printed = made.output(bench).await;
+            assert_eq!(printed, "mkdir: can't create directory '/tmp/x': Operation not permitted\nSeccomp: 2\n");
+        }
+    }
+
+    async fn no_descriptor_of_the_shim_is_there(bench: &Bench) {
+        let made = Made::script("ls /proc/self/fd | wc -l; ls -l /proc/1/fd | grep -c /proc || true");
+        // The three streams, and the directory that ls reads.
+        assert_eq!(made.output(bench).await, "4\n0\n");
+    }
+
+    async fn signals_are_all_at_their_defaults(bench: &Bench) {
+        let made = Made::command(&["/bin/grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"]);
+        let printed = made.output(bench).await;
+        assert!(printed.lines().all(|line| line.ends_with("0000000000000000")), "{printed}");
+    }
+}

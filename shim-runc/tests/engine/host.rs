@@ -1,0 +1,84 @@
+//! What is on the host before and after a test.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Processes, mounts and cgroups that a container could leave.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Traces {
+    children: BTreeSet<String>,
+    mounts: usize,
+    cgroups: BTreeSet<String>,
+}
+
+impl Traces {
+    pub(crate) fn now() -> Self {
+        let own = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+        let children = fs::read_to_string(own).unwrap_or_default();
+        let children = children.split_whitespace().map(str::to_owned).collect();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        let mut cgroups = BTreeSet::new();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            collect(&hierarchy.path().join(namespace()), &mut cgroups);
+        }
+        Self { children, mounts, cgroups }
+    }
+
+    pub(crate) fn assert_no_more(&self) {
+        // The kernel takes mounts of a dead namespace away a moment later, as it does zombies.
+        let limit = Instant::now() + Duration::from_secs(2);
+        loop {
+            let now = Self::now();
+            if now.children.is_subset(&self.children)
+                && now.mounts <= self.mounts
+                && now.cgroups.is_subset(&self.cgroups)
+            {
+                return;
+            }
+            assert!(Instant::now() < limit, "left behind: {self:?} became {now:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Where this run has its cgroups; another one has its own.
+pub(crate) fn namespace() -> String {
+    format!("engine-test-{}", std::process::id())
+}
+
+/// Ends what a failed test has left running.
+pub(crate) fn kill_all() {
+    for cgroup in Traces::now().cgroups {
+        let pids = fs::read_to_string(Path::new(&cgroup).join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.split_whitespace() {
+            let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+/// Removes the cgroups that all containers of this run were in.
+pub(crate) fn remove_parents() {
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let parent = hierarchy.path().join(namespace());
+        let mut all = BTreeSet::new();
+        collect(&parent, &mut all);
+        for cgroup in all.iter().rev() {
+            let _ = fs::remove_dir(cgroup);
+        }
+        let _ = fs::remove_dir(parent);
+    }
+}
+
+fn collect(directory: &Path, all: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.insert(entry.path().display().to_string());
+            collect(&entry.path(), all);
+        }
+    }
+}

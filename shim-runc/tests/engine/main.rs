@@ -1,0 +1,76 @@
+//! The engine on a real kernel, as root: containers from a busybox, made and looked at.
+//!
+//! It has its own `main`: the stem has to be forked before the process has a second thread, and
+//! cargo's runner is all threads. Each test ends with a look for what it left on the host.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, with its own runner")]
+
+mod bench;
+mod bundle;
+mod cases;
+mod host;
+
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use shim_core::{Backend, Host, linux::Reaper, model::Namespace};
+use shim_runc::NativeBackend;
+
+/// What a test works with.
+pub(crate) struct Bench {
+    pub(crate) backend: NativeBackend,
+    pub(crate) host: Host,
+}
+
+fn main() -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: the engine needs root");
+        return ExitCode::SUCCESS;
+    }
+    let host = Host {
+        reaper: Reaper::default(),
+        namespace: Namespace::parse(&host::namespace()).expect("a namespace"),
+    };
+    let mut backend = NativeBackend::new();
+    backend.open(host.clone()).expect("open the backend");
+    let bench = Bench { backend, host };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let (mut passed, mut failed) = (0, Vec::new());
+    for (name, case) in cases::all() {
+        if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+            continue;
+        }
+        let begun = Instant::now();
+        let before = host::Traces::now();
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                let limit = Duration::from_secs(60);
+                tokio::time::timeout(limit, case(&bench)).await.expect("within the time limit");
+            });
+            before.assert_no_more();
+        }));
+        let took = begun.elapsed();
+        match ended {
+            Ok(()) => {
+                passed += 1;
+                println!("ok     {name} ({took:.1?})");
+            }
+            Err(_) => {
+                host::kill_all();
+                failed.push(*name);
+                println!("FAILED {name} ({took:.1?})");
+            }
+        }
+    }
+    host::remove_parents();
+    println!("{passed} passed, {} failed {failed:?}", failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A test.
+pub(crate) type Case = for<'a> fn(&'a Bench) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
