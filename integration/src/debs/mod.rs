@@ -1,0 +1,130 @@
+//! Debian packages, unpacked into a private folder: nothing is installed, no system list changes.
+//!
+//! A package's folder appears by a rename once it is complete, so one that exists is whole and is
+//! never fetched again. The place is `engines` in cargo's target folder; `SHIM_ENGINES` moves it.
+
+mod apt;
+mod sources;
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::target;
+
+/// Debian's suites, each with another containerd.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Suite {
+    /// Debian 12.
+    Bookworm,
+    /// Debian 13.
+    Trixie,
+    /// The one after.
+    Forky,
+}
+
+impl Suite {
+    const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Forky => "forky",
+        }
+    }
+}
+
+/// A package of a suite.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Deb {
+    /// The suite that it comes from.
+    pub suite: Suite,
+    /// Its name in the archive.
+    pub package: &'static str,
+}
+
+impl Deb {
+    /// The container's programs: one static binary.
+    pub const BUSYBOX: Self = Self { suite: Suite::Bookworm, package: "busybox-static" };
+    /// What containerd's own shim drives.
+    pub const RUNC: Self = Self { suite: Suite::Bookworm, package: "runc" };
+    /// The fastest of the runtimes that containerd's own shim can drive.
+    pub const CRUN: Self = Self { suite: Suite::Bookworm, package: "crun" };
+    /// A library that crun needs and a small machine lacks.
+    pub const YAJL: Self = Self { suite: Suite::Bookworm, package: "libyajl2" };
+}
+
+/// The folder of unpacked packages.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// The store of this build, or the one that `SHIM_ENGINES` names.
+    #[must_use]
+    pub fn open() -> Self {
+        let named = env::var_os("SHIM_ENGINES").map(PathBuf::from);
+        Self { root: named.unwrap_or_else(|| target::dir().join("engines")) }
+    }
+
+    /// The folder of a package that was fetched before.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn unpacked(&self, deb: Deb) -> Result<PathBuf> {
+        let dir = self.root.join(deb.suite.name()).join(deb.package);
+        ensure!(dir.is_dir(), "{} of {} has not been fetched", deb.package, deb.suite.name());
+        Ok(dir)
+    }
+
+    /// Fetches those of `debs` that are missing. The rest stays usable when one of them fails.
+    ///
+    /// # Errors
+    /// The first failure, after every package was tried.
+    pub fn fetch(&self, debs: &[Deb]) -> Result<()> {
+        if self.missing(debs).is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("make the folder {}", self.root.display()))?;
+        let lock = fs::File::create(self.root.join(".lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("lock the store of packages")?;
+        // Another process may have fetched them while this one waited for the lock.
+        let missing = self.missing(debs);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let apt = apt::Apt::new(&self.root.join(".apt"))?;
+        missing.into_iter().map(|deb| self.add(&apt, deb)).fold(Ok(()), Result::and)
+    }
+
+    fn missing(&self, debs: &[Deb]) -> Vec<Deb> {
+        debs.iter().copied().filter(|&deb| self.unpacked(deb).is_err()).collect()
+    }
+
+    fn add(&self, apt: &apt::Apt, deb: Deb) -> Result<()> {
+        let suite = self.root.join(deb.suite.name());
+        let partial = suite.join(format!(".{}", deb.package));
+        remove_dir_all(&partial)?;
+        // dpkg gives the folder the archive's mode; until then it is nobody else's business.
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&partial)?;
+        apt.unpack(deb, &partial)
+            .with_context(|| format!("fetch {} of {}", deb.package, deb.suite.name()))?;
+        fs::rename(&partial, suite.join(deb.package))?;
+        Ok(())
+    }
+}
+
+fn remove_dir_all(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

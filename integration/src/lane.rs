@@ -1,0 +1,346 @@
+//! What a test has to work with: an engine, its daemon, an image, and names nobody else has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::client::Client;
+use crate::container::Container;
+use crate::ctr::Ctr;
+use crate::daemon::{Daemon, Setup};
+use crate::debs::Store;
+use crate::engine::Engine;
+use crate::image::{self, Layer};
+use crate::runner::Skip;
+use crate::session::Output;
+use crate::shim::Shim;
+use crate::spec::Spec;
+use crate::{isolation, mounts};
+
+/// The root file system's name in a draft's folder.
+const ROOTFS: &str = "rootfs";
+
+/// The tests of one engine share this, one after the other.
+#[derive(Debug)]
+pub struct Lane {
+    setup: Setup,
+    layer: Layer,
+    archive: PathBuf,
+    daemon: Mutex<Daemon>,
+    names: AtomicU32,
+    lost: AtomicU32,
+}
+
+impl Lane {
+    /// Starts the engine's daemon, with the image in it. Only inside [`isolation`].
+    ///
+    /// `mark` is containerd's namespace and part of every id: it tells our cgroups from others'.
+    ///
+    /// # Errors
+    /// When a package is missing or the daemon does not start.
+    pub fn open(engine: Engine, mark: &str) -> Result<Self> {
+        let dir = Path::new(isolation::DIR);
+        let (store, shim) = (Store::open(), Shim::under_test());
+        let setup = Setup { engine, shim, store, namespace: mark.to_owned(), log: dir.join("log") };
+        let layer = Layer::new(&setup.store)?;
+        let archive = layer.write_image(&dir.join("image.tar"))?;
+        let daemon = Daemon::start(&setup, &dir.join("d")).with_context(|| log(&setup))?;
+        daemon.ctr().import(&archive)?;
+        let lane = Self {
+            setup,
+            layer,
+            archive,
+            daemon: Mutex::new(daemon),
+            names: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
+        };
+        // The folders that the first container makes are no leak of the first test.
+        lane.first_container()?;
+        Ok(lane)
+    }
+
+    /// The containerd version.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        self.setup.engine
+    }
+
+    /// The shim under test.
+    #[must_use]
+    pub fn shim(&self) -> &Shim {
+        &self.setup.shim
+    }
+
+    /// Skips the test if it is containerd's own shim that is judged: nobody mends that one here.
+    ///
+    /// # Errors
+    /// [`Skip`], which the test has to return.
+    pub fn go_cannot(&self, why: &str) -> Result<()> {
+        if self.setup.shim.is_go() {
+            return Err(Skip(format!("containerd's own shim: {why}")).into());
+        }
+        Ok(())
+    }
+
+    /// The client of the shared daemon.
+    #[must_use]
+    pub fn ctr(&self) -> Ctr {
+        self.daemon().ctr().clone()
+    }
+
+    /// The bundle of a container under the shared daemon.
+    #[must_use]
+    pub fn bundle(&self, id: &str) -> PathBuf {
+        self.daemon().bundle(id)
+    }
+
+    /// The shared daemon. Held only for a moment: whoever asks for its client waits.
+    pub(crate) fn daemon(&self) -> MutexGuard<'_, Daemon> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A name that was not used before.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.mark(), self.names.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The text that is part of each name and cgroup.
+    #[must_use]
+    pub fn mark(&self) -> &str {
+        &self.setup.namespace
+    }
+
+    /// An empty folder of this test's own.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self) -> Result<Folder> {
+        let path = Path::new(isolation::DIR).join(self.name());
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Folder { path })
+    }
+
+    /// A daemon of this test's own, to be stopped and killed, with the image in it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn own_daemon(&self) -> Result<Daemon> {
+        let number = self.names.fetch_add(1, Ordering::Relaxed);
+        let dir = Path::new(isolation::DIR).join(format!("d{number}"));
+        let daemon = Daemon::start(&self.setup, &dir)?;
+        daemon.ctr().import(&self.archive)?;
+        Ok(daemon)
+    }
+
+    /// Puts a new shared daemon in the place of one that a failed test may have spoiled.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn renew(&self) -> Result<()> {
+        let daemon = self.own_daemon()?;
+        *self.daemon() = daemon;
+        self.first_container()
+    }
+
+    fn first_container(&self) -> Result<()> {
+        let first = self.run(&[], &["true"])?;
+        let stderr = first.stderr.trim();
+        ensure!(first.status == 0, "no container runs: {stderr}\n{}", self.log());
+        Ok(())
+    }
+
+    /// What the lane's daemons and their shims have logged.
+    pub(crate) fn log(&self) -> String {
+        log(&self.setup)
+    }
+
+    /// Runs a container in the foreground, whatever its outcome.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn run(&self, flags: &[&str], args: &[&str]) -> Result<Output> {
+        let name = self.name();
+        self.ctr().run(&self.run_command(&[&["--rm"], flags].concat(), &name, args))
+    }
+
+    /// Runs a container that has to succeed and to write something, and returns that.
+    ///
+    /// `ctr` may open the fifos after a short-lived container's shim has closed them; then the
+    /// output is lost whatever the shim does. Such a run is repeated, and counted.
+    ///
+    /// # Errors
+    /// When the container fails, or its output stays empty.
+    pub fn output(&self, flags: &[&str], args: &[&str]) -> Result<String> {
+        for _ in 0..3 {
+            let output = self.run(flags, args)?;
+            ensure!(output.status == 0, "{args:?}: {}: {}", output.status, output.stderr.trim());
+            if !output.stdout.is_empty() {
+                return Ok(output.stdout);
+            }
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        anyhow::bail!("{args:?}: no output in three runs")
+    }
+
+    /// How many runs had no output where there should have been some.
+    #[must_use]
+    pub fn lost_outputs(&self) -> u32 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Starts a container in the background.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(&self, flags: &[&str], args: &[&str]) -> Result<Container> {
+        self.start_on(&self.ctr(), flags, args)
+    }
+
+    /// Starts a container that does nothing for a long time, and writes nowhere.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn sleeper(&self, flags: &[&str]) -> Result<Container> {
+        self.start(&[&["--null-io"], flags].concat(), &["sleep", "1000"])
+    }
+
+    /// Starts a container in the background, under another daemon than the shared one.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_on(&self, ctr: &Ctr, flags: &[&str], args: &[&str]) -> Result<Container> {
+        let name = self.name();
+        ctr.ok(&self.run_command(&[&["--detach"], flags].concat(), &name, args))?;
+        Ok(Container::new(ctr, &name))
+    }
+
+    /// Runs a container by a spec instead of flags, whatever its outcome.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn run_spec(&self, args: &[&str], change: impl FnOnce(Spec) -> Spec) -> Result<Output> {
+        self.run_draft(&self.draft(args)?, change)
+    }
+
+    /// Runs a drafted container, whatever its outcome.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn run_draft(&self, draft: &Draft, change: impl FnOnce(Spec) -> Spec) -> Result<Output> {
+        let config = draft.folder.join("config.json");
+        change(draft.spec.clone()).write(Path::new(&config))?;
+        self.ctr().run(&self.spec_command("--rm", &config, &draft.name))
+    }
+
+    /// Starts a container by a spec, in the background. Its root file system is in the folder.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_spec(
+        &self,
+        args: &[&str],
+        change: impl FnOnce(Spec) -> Spec,
+    ) -> Result<(Container, Folder)> {
+        let Draft { name, spec, folder } = self.draft(args)?;
+        let config = folder.join("config.json");
+        change(spec).write(Path::new(&config))?;
+        self.ctr().ok(&self.spec_command("--detach", &config, &name))?;
+        Ok((Container::new(&self.ctr(), &name), folder))
+    }
+
+    /// What a container without an image is made of.
+    ///
+    /// # Errors
+    /// When its root file system cannot be made.
+    pub fn draft(&self, args: &[&str]) -> Result<Draft> {
+        let (name, folder) = (self.name(), self.folder()?);
+        let rootfs = folder.path.join(ROOTFS);
+        fs::create_dir(&rootfs)?;
+        self.layer.unpack(&rootfs)?;
+        let spec = Spec::new(&rootfs, &format!("/{}/{name}", self.mark()), args);
+        Ok(Draft { name, spec, folder })
+    }
+
+    /// Talks to the shared daemon as a program does.
+    ///
+    /// # Errors
+    /// Those of `talk`.
+    pub fn talk<T>(&self, talk: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
+        let socket = self.daemon().socket();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client = Client::connect(&socket, self.mark(), self.setup.shim.runtime()).await?;
+            talk(client).await
+        })
+    }
+
+    fn spec_command<'a>(&'a self, mode: &'a str, config: &'a str, name: &'a str) -> [&'a str; 7] {
+        ["run", "--runtime", self.setup.shim.runtime(), mode, "--config", config, name]
+    }
+
+    /// The arguments of `ctr` that run the container `name`.
+    #[must_use]
+    pub fn run_command<'a>(
+        &'a self,
+        flags: &[&'a str],
+        name: &'a str,
+        args: &[&'a str],
+    ) -> Vec<&'a str> {
+        let head = ["run", "--runtime", self.setup.shim.runtime()];
+        [&head, flags, &[image::NAME, name], args].concat()
+    }
+}
+
+fn log(setup: &Setup) -> String {
+    fs::read_to_string(&setup.log).unwrap_or_else(|error| error.to_string())
+}
+
+/// A container that does not exist yet.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its id.
+    pub name: String,
+    /// Its spec, with a root file system in `folder`.
+    pub spec: Spec,
+    /// Holds the root file system, and whatever else the container's streams and mounts need.
+    pub folder: Folder,
+}
+
+impl Draft {
+    /// The root file system's folder.
+    #[must_use]
+    pub fn rootfs(&self) -> String {
+        self.folder.join(ROOTFS)
+    }
+}
+
+/// A folder that goes with its owner.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in it, as text for an argument.
+    #[must_use]
+    pub fn join(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is found by the leak check.
+        let _ = mounts::remove_dir_all(&self.path);
+    }
+}

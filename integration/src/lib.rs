@@ -1,0 +1,35 @@
+//! Runs shims under real, unmodified containerds and judges what they leave behind.
+//!
+//! A test run is cut into *lanes*, one a containerd version. Each lane has its own mount and PID
+//! namespace with a fresh `/run` ([`isolation`]), so every process, mount and file that it sees is
+//! its own, and the end of the lane is the end of them all. Cgroups have no such wall: theirs
+//! carry the lane's mark in their path.
+//!
+//! - [`debs`] fetches containerd, runc and busybox from Debian's archive, once.
+//! - [`image`] makes an image from busybox; [`spec`] makes `config.json` where `ctr` lacks a flag.
+//! - [`daemon`] is a private containerd, [`ctr`] and [`client`] talk to it, [`shim`] is under test.
+//! - [`leaks`] compares the machine before and after a test, [`runner`] runs the tests.
+//! - [`lane`] is what a test gets to work with.
+#![forbid(unsafe_code)]
+
+pub mod cgroups;
+pub mod client;
+pub mod container;
+pub mod ctr;
+pub mod daemon;
+pub mod debs;
+pub mod engine;
+pub mod events;
+pub mod grpc;
+pub mod image;
+pub mod isolation;
+pub mod lane;
+pub mod leaks;
+pub mod mounts;
+pub mod procs;
+pub mod runner;
+pub mod session;
+pub mod shim;
+pub mod spec;
+pub mod target;
+pub mod wait;

@@ -1,0 +1,43 @@
+//! Shims under real containerds: every test runs with each of them.
+
+mod api;
+mod confinement;
+mod death;
+mod escape;
+mod exec;
+mod leaks;
+mod limits;
+mod namespaces;
+mod oci;
+mod pods;
+mod restart;
+mod rootfs;
+mod run;
+mod streams;
+mod task;
+mod terminal;
+mod view;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    integration::runner::main(&[
+        leaks::TESTS,
+        run::TESTS,
+        task::TESTS,
+        exec::TESTS,
+        terminal::TESTS,
+        api::TESTS,
+        rootfs::TESTS,
+        streams::TESTS,
+        pods::TESTS,
+        limits::TESTS,
+        view::TESTS,
+        confinement::TESTS,
+        escape::TESTS,
+        oci::TESTS,
+        namespaces::TESTS,
+        restart::TESTS,
+        death::TESTS,
+    ])
+}
