@@ -122,7 +122,7 @@ impl Session<'_> {
                 },
                 fifo = arrival(&mut input_end) => self.close_stdin(fifo).await,
                 () = arrival(&mut reader_lost) => {
-                    log::warn!("nobody reads the output any more: the process is killed");
+                    log::debug!("nobody reads the output any more: the process is killed");
                     self.kill(SIGKILL).await;
                 }
             }

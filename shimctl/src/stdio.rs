@@ -135,7 +135,9 @@ impl Streams {
                 let written = sink.write_all(bytes).and_then(|()| sink.flush());
                 // Nobody reads our output any more. What follows is thrown away, so that the
                 // shim does not block while the process is being ended.
-                if let (Err(_), Some(lost)) = (written, lost.take()) {
+                if written.is_err()
+                    && let Some(lost) = lost.take()
+                {
                     let _ = lost.send(());
                 }
                 Ok(())

@@ -85,10 +85,12 @@ fn input_reaches_a_shim_that_comes_late_and_ends_when_dropped() {
 
 #[test]
 fn a_lost_reader_is_reported_and_the_rest_thrown_away() {
-    struct Closed;
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
+    /// Takes that many writes, then has lost its reader.
+    struct Closing(u32);
+    impl Write for Closing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
@@ -97,7 +99,7 @@ fn a_lost_reader_is_reported_and_the_rest_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
     let fifos = Fifos::create(dir.path(), Shape::Terminal).unwrap();
     run(async {
-        let sinks = Sinks { stdout: Box::new(Closed), stderr: Box::new(io::sink()) };
+        let sinks = Sinks { stdout: Box::new(Closing(2)), stderr: Box::new(io::sink()) };
         let mut streams = Streams::open(&fifos, sinks).unwrap();
         let lost = streams.reader_lost().unwrap();
         fs::write(fifos.stdout(), "x".repeat(200_000)).unwrap();
