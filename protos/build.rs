@@ -8,13 +8,14 @@ use std::{env, fs, io};
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const PROTOS: [&str; 12] = [
+const PROTOS: [&str; 13] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
     "events",
     "forward",
     "runc",
+    "runctypes",
     "runtimeoptions",
     "sandbox",
     "task",

@@ -79,6 +79,11 @@ pub mod runc {
     pub use crate::generated::runc::*;
 }
 
+/// `containerd.linux.runc`: options as clients of containerd 1.x still send them.
+pub mod runctypes {
+    pub use crate::generated::runctypes::*;
+}
+
 /// `runtimeoptions.v1`: options that CRI passes to runtimes it has no message for.
 pub mod runtimeoptions {
     pub use crate::generated::runtimeoptions::*;

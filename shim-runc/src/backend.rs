@@ -18,8 +18,9 @@ use crate::{
     engine::{
         cgroup::{Cgroup, CgroupPath, Joins, Mode},
         files::Given,
+        hooks::Hooked,
         launch::{Launched, Launcher},
-        plan::{self, Choices, Facts, Hierarchy, Inherited, Namespaces, Plan},
+        plan::{self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan},
         seccomp::Cache,
         stem::Stem,
     },
@@ -104,6 +105,7 @@ struct Draft {
     spec: Spec,
     namespaces: Namespaces,
     inherited: Inherited,
+    hooked: Option<Hooked>,
     cgroup: Cgroup,
 }
 
@@ -118,26 +120,29 @@ impl Draft {
         let filter = linux.and_then(|linux| linux.seccomp().as_ref());
         let filter = filter.map(|filter| backend.filters.compile(filter)).transpose()?;
         let namespaces = Namespaces::of(&spec)?;
-        let inherited = Inherited::of(&spec, filter)?;
+        // The name that runc gives it.
+        let keyring = (!options.no_new_keyring).then(|| format!("_ses.{}", request.id));
+        let inherited = Inherited::of(&spec, filter, has_apparmor(), keyring)?;
+        let hooked = Hooked::of(&spec, &request.id, &request.bundle)?;
+        let no_hooks = Hooks::default();
         let choices = Choices {
             no_pivot_root: options.no_pivot_root,
-            no_new_keyring: options.no_new_keyring,
             terminal: matches!(request.streams, Streams::Terminal),
         };
         let facts = facts(&cgroup, options.no_pivot_root)?;
-        let plan = Plan::container(
-            &spec,
-            &request.bundle,
-            request.id.as_str(),
-            &namespaces,
-            &inherited,
+        let plan = Plan::container(&Asked {
+            spec: &spec,
+            bundle: &request.bundle,
+            namespaces: &namespaces,
+            inherited: &inherited,
+            hooks: hooked.as_ref().map_or(&no_hooks, |hooked| &hooked.hooks),
             choices,
-            &facts,
-        )?;
+            facts: &facts,
+        })?;
         for warning in &plan.warnings {
             log::warn!("{warning}");
         }
-        Ok(Self { plan, options, spec, namespaces, inherited, cgroup })
+        Ok(Self { plan, options, spec, namespaces, inherited, hooked, cgroup })
     }
 
     async fn make(
@@ -153,8 +158,19 @@ impl Draft {
         let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
         let owner = Owner::of(&self.options, self.namespaces.outside(&self.spec, uid));
         let streams = streams(&request.streams, owner)?;
-        let given = Given { streams, init: None, joins: Some(&joins) };
-        let launched = ready.launcher.launch(&self.plan, &given).await?;
+        let given = Given { streams, joins: Some(&joins), ..Given::default() };
+        let launched = ready.launcher.launch(&self.plan, &given, self.hooked.as_ref()).await;
+        let launched = match launched {
+            Ok(launched) => launched,
+            Err(err) => {
+                // Hooks that set something up may have run.
+                if let Some(hooked) = &self.hooked {
+                    let poststop = &hooked.hooks.poststop;
+                    hooked.run_all(&ready.launcher, poststop, "stopped", None).await;
+                }
+                return Err(err);
+            }
+        };
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
         record.init = Init::of(pid).ok();
         if let Err(err) = record.write(&request.bundle) {
@@ -168,7 +184,9 @@ impl Draft {
             cgroup: self.cgroup,
             namespaces: self.namespaces,
             inherited: self.inherited,
+            hooked: self.hooked,
             owner,
+            pid,
             pidfd,
             gate,
         });
@@ -219,6 +237,12 @@ fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
         fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
     }
     Ok(())
+}
+
+/// Whether the host's kernel confines by AppArmor.
+fn has_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
 }
 
 /// Looks at the host, as far as plans depend on it.

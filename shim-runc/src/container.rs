@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -20,8 +23,11 @@ use crate::{
     engine::{
         cgroup::Cgroup,
         files::Given,
-        launch::{Gate, Launcher},
+        hooks::Hooked,
+        launch::Launcher,
+        oom::OomWatch,
         plan::{Choices, Inherited, Namespaces, Plan},
+        talk::Gate,
     },
 };
 
@@ -32,12 +38,16 @@ pub struct NativeContainer {
     cgroup: Cgroup,
     namespaces: Namespaces,
     inherited: Inherited,
+    hooked: Option<Hooked>,
     owner: Owner,
+    pid: Pid,
     /// The init process.
     pidfd: OwnedFd,
     /// What keeps the init process waiting, until the start.
     gate: Mutex<Option<Gate>>,
     execs: Arc<Mutex<HashMap<ExecId, OwnedFd>>>,
+    oom: OomWatch,
+    paused: AtomicBool,
 }
 
 /// What a container is made of.
@@ -46,23 +56,35 @@ pub(crate) struct Parts {
     pub(crate) cgroup: Cgroup,
     pub(crate) namespaces: Namespaces,
     pub(crate) inherited: Inherited,
+    pub(crate) hooked: Option<Hooked>,
     pub(crate) owner: Owner,
+    pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) gate: Option<Gate>,
 }
 
 impl NativeContainer {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { launcher, cgroup, namespaces, inherited, owner, pidfd, gate } = parts;
+        let Parts { launcher, cgroup, namespaces, inherited, hooked, owner, pid, pidfd, gate } =
+            parts;
+        // A container runs as well without this news.
+        let oom = OomWatch::of(&cgroup).unwrap_or_else(|err| {
+            log::warn!("{err:#}");
+            OomWatch::None
+        });
         Self {
             launcher,
             cgroup,
             namespaces,
             inherited,
+            hooked,
             owner,
+            pid,
             pidfd,
             gate: Mutex::new(gate),
             execs: Arc::default(),
+            oom,
+            paused: AtomicBool::new(false),
         }
     }
 
@@ -95,19 +117,28 @@ impl Container for NativeContainer {
         let gate = gate.ok_or_else(|| {
             Error::new(Kind::FailedPrecondition, "the container has been started already")
         })?;
-        gate.open().await
+        let Some(hooked) = &self.hooked else { return gate.open(None).await };
+        gate.open(Some(hooked.state("created", Some(self.pid))?)).await?;
+        let poststart = &hooked.hooks.poststart;
+        hooked.run_all(&self.launcher, poststart, "running", Some(self.pid)).await;
+        Ok(())
     }
 
     async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()> {
         match target {
-            Target::Init => signal_pidfd(&self.pidfd, signal),
+            Target::Init => signal_pidfd(&self.pidfd, signal)?,
             Target::Exec { id, .. } => match self.execs().get(id) {
-                Some(pidfd) => signal_pidfd(pidfd, signal),
-                None => Err(Error::not_found("process already finished")),
+                Some(pidfd) => signal_pidfd(pidfd, signal)?,
+                None => return Err(Error::not_found("process already finished")),
             },
-            Target::All if signal == Signal::KILL => self.cgroup.kill(),
-            Target::All => signal_all(&self.cgroup.pids()?, signal),
+            Target::All if signal == Signal::KILL => self.cgroup.kill()?,
+            Target::All => signal_all(&self.cgroup.pids()?, signal)?,
         }
+        if signal == Signal::KILL && self.paused.load(Ordering::Relaxed) {
+            // On cgroup v1 a frozen process ends only when it is thawed.
+            self.cgroup.thaw().await?;
+        }
+        Ok(())
     }
 
     async fn delete(&self) -> Result<()> {
@@ -117,7 +148,12 @@ impl Container for NativeContainer {
         }
         drop(self.take_gate());
         self.cgroup.kill().context("kill what is left of the container")?;
-        self.cgroup.remove_async().await.context("remove the cgroup")
+        self.cgroup.remove_async().await.context("remove the cgroup")?;
+        if let Some(hooked) = &self.hooked {
+            let poststop = &hooked.hooks.poststop;
+            hooked.run_all(&self.launcher, poststop, "stopped", None).await;
+        }
+        Ok(())
     }
 
     async fn exec(&self, request: Exec) -> Result<Process> {
@@ -132,8 +168,8 @@ impl Container for NativeContainer {
         let owner = Owner { uid: own.or(self.owner.uid), ..self.owner };
         let streams = backend::streams(&streams, owner)?;
         let init = Some(std::os::fd::AsFd::as_fd(&self.pidfd));
-        let given = Given { streams, init, joins: Some(&joins) };
-        let launched = self.launcher.launch(&plan, &given).await?;
+        let given = Given { streams, init, joins: Some(&joins), ..Given::default() };
+        let launched = self.launcher.launch(&plan, &given, None).await?;
         self.execs().insert(id.clone(), launched.pidfd);
         let execs = Arc::clone(&self.execs);
         let exit = Box::pin(async move {
@@ -145,11 +181,15 @@ impl Container for NativeContainer {
     }
 
     async fn pause(&self) -> Result<()> {
-        self.cgroup.freeze().await
+        self.cgroup.freeze().await?;
+        self.paused.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn resume(&self) -> Result<()> {
-        self.cgroup.thaw().await
+        self.cgroup.thaw().await?;
+        self.paused.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn update(&self, resources: &LinuxResources) -> Result<()> {
@@ -158,6 +198,10 @@ impl Container for NativeContainer {
 
     async fn stats(&self) -> Result<Stats> {
         self.cgroup.stats()
+    }
+
+    async fn out_of_memory(&self) -> Result<()> {
+        self.oom.next().await
     }
 
     async fn pids(&self) -> Result<Vec<Pid>> {

@@ -11,7 +11,9 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
-        "hooks": [],
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+        ],
         "mountOptions": MOUNT_OPTIONS.as_slice(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
@@ -20,7 +22,7 @@ fn features() -> Value {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true
             },
             "seccomp": { "enabled": true },
-            "apparmor": { "enabled": false },
+            "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },
             "memoryPolicy": {
@@ -32,14 +34,14 @@ fn features() -> Value {
                     "MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"
                 ]
             },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false }
         }
     })
 }
 
 /// Those that the planner knows; any other is the filesystem's own.
-const MOUNT_OPTIONS: [&str; 54] = [
+const MOUNT_OPTIONS: [&str; 56] = [
     "async",
     "atime",
     "bind",
@@ -48,6 +50,7 @@ const MOUNT_OPTIONS: [&str; 54] = [
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "lazytime",
     "mand",
     "noatime",
@@ -68,6 +71,7 @@ const MOUNT_OPTIONS: [&str; 54] = [
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",

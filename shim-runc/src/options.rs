@@ -3,9 +3,11 @@
 
 use serde::Deserialize;
 use shim_core::{Error, Kind, Result, model::RuntimeOptions};
-use shim_protos::{protobuf::Message, runc, runtimeoptions};
+use shim_protos::{protobuf::Message, runc, runctypes, runtimeoptions};
 
 const RUNC: &str = "containerd.runc.v1.Options";
+/// What `ctr` of containerd 1.x sends to a runtime that is not named after runc.
+const LEGACY: &str = "containerd.linux.runc.CreateOptions";
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
 /// What a client can choose.
@@ -52,8 +54,7 @@ impl Options {
         match name {
             "" if options.value.is_empty() => Ok(Self::default()),
             RUNC => {
-                let message = runc::Options::parse_from_bytes(&options.value)
-                    .map_err(|err| Error::invalid(format!("decode {RUNC}: {err}")))?;
+                let message: runc::Options = decode(RUNC, &options.value)?;
                 Self::of(Toml {
                     no_pivot_root: message.no_pivot_root,
                     no_new_keyring: message.no_new_keyring,
@@ -64,9 +65,19 @@ impl Options {
                     criu_image_path: message.criu_image_path,
                 })
             }
+            LEGACY => {
+                let message: runctypes::CreateOptions = decode(LEGACY, &options.value)?;
+                Self::of(Toml {
+                    no_pivot_root: message.no_pivot_root,
+                    no_new_keyring: message.no_new_keyring,
+                    io_uid: message.io_uid,
+                    io_gid: message.io_gid,
+                    criu_image_path: message.criu_image_path,
+                    ..Toml::default()
+                })
+            }
             GENERIC => {
-                let message = runtimeoptions::Options::parse_from_bytes(&options.value)
-                    .map_err(|err| Error::invalid(format!("decode {GENERIC}: {err}")))?;
+                let message: runtimeoptions::Options = decode(GENERIC, &options.value)?;
                 let text = std::str::from_utf8(&message.config_body)
                     .map_err(|_| Error::invalid("the runtime's options are not UTF-8"))?;
                 let options = toml::from_str(text)
@@ -91,6 +102,10 @@ impl Options {
     }
 }
 
+fn decode<M: Message>(name: &str, bytes: &[u8]) -> Result<M> {
+    M::parse_from_bytes(bytes).map_err(|err| Error::invalid(format!("decode {name}: {err}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +127,11 @@ mod tests {
         (message.no_pivot_root, message.io_uid) = (true, 7);
         let value = message.write_to_bytes().unwrap();
         let type_url = format!("types.containerd.io/{RUNC}");
+        let options = Options::parse(Some(&RuntimeOptions { type_url, value })).unwrap();
+        assert_eq!(options, expected);
+        let mut message = runctypes::CreateOptions::new();
+        (message.no_pivot_root, message.io_uid) = (true, 7);
+        let (type_url, value) = (LEGACY.to_owned(), message.write_to_bytes().unwrap());
         let options = Options::parse(Some(&RuntimeOptions { type_url, value })).unwrap();
         assert_eq!(options, expected);
         assert_eq!(Options::parse(None).unwrap(), Options::default());

@@ -4,7 +4,7 @@
 //! container gets, whatever becomes of the path.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -17,12 +17,12 @@ use shim_core::{Context, Error, Result};
 
 use super::{
     cgroup::Joins,
-    plan::{Plan, Source, Tree},
+    plan::{Idmap, Mappings, Plan, Source, Tree},
     sys::{self, MountChange, Reach},
 };
 
 /// What a plan gets from its caller instead of from the host's tree.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Given<'a> {
     /// The standard streams; none with a terminal.
     pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
@@ -32,6 +32,22 @@ pub(crate) struct Given<'a> {
     pub(crate) output: Option<BorrowedFd<'a>>,
     /// The container's cgroup.
     pub(crate) joins: Option<&'a Joins>,
+}
+
+/// User namespaces that exist for their mappings.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces(Vec<(Mappings, OwnedFd)>);
+
+impl Spaces {
+    /// The one with these mappings.
+    pub(crate) fn get(&self, mappings: &Mappings) -> Option<BorrowedFd<'_>> {
+        self.0.iter().find(|(known, _)| known == mappings).map(|(_, space)| space.as_fd())
+    }
+
+    /// Adds one.
+    pub(crate) fn add(&mut self, mappings: Mappings, space: OwnedFd) {
+        self.0.push((mappings, space));
+    }
 }
 
 /// A file for a plan.
@@ -54,15 +70,19 @@ impl AsFd for Opened<'_> {
 ///
 /// # Errors
 /// Which file could not be opened.
-pub(crate) fn open_all<'a>(plan: &Plan, given: &Given<'a>) -> Result<Vec<Opened<'a>>> {
-    plan.sources.iter().map(|source| open_one(source, given)).collect()
+pub(crate) fn open_all<'a>(
+    plan: &Plan,
+    given: &Given<'a>,
+    spaces: &Spaces,
+) -> Result<Vec<Opened<'a>>> {
+    plan.sources.iter().map(|source| open_one(source, given, spaces)).collect()
 }
 
-fn open_one<'a>(source: &Source, given: &Given<'a>) -> Result<Opened<'a>> {
+fn open_one<'a>(source: &Source, given: &Given<'a>, spaces: &Spaces) -> Result<Opened<'a>> {
     let missing = || Error::other("a file of the plan is missing");
     let tasks = |index: usize| given.joins.and_then(|joins| joins.tasks.get(index));
     Ok(match source {
-        Source::Tree(tree) => Opened::Own(copy_tree(tree)?),
+        Source::Tree(tree) => Opened::Own(copy_tree(tree, spaces)?),
         Source::Null => Opened::Own(device(Path::new("/dev/null"), libc::S_IFCHR, makedev(1, 3))?),
         Source::Device { path, kind, number } => Opened::Own(device(path, *kind, *number)?),
         Source::Namespace { path, kind, other } => Opened::Own(namespace(path, *kind, *other)?),
@@ -80,8 +100,8 @@ fn open_one<'a>(source: &Source, given: &Given<'a>) -> Result<Opened<'a>> {
 }
 
 /// Copies mounts of the host, as a tree that is mounted nowhere yet.
-fn copy_tree(tree: &Tree) -> Result<OwnedFd> {
-    let copy = || -> sys::Result<OwnedFd> {
+fn copy_tree(tree: &Tree, spaces: &Spaces) -> Result<OwnedFd> {
+    let copy = || -> Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let source = open(&tree.path, flags, Mode::empty())?;
         let copy = sys::clone_tree(source.as_fd(), c"", tree.reach)?;
@@ -92,9 +112,31 @@ fn copy_tree(tree: &Tree) -> Result<OwnedFd> {
         for (reach, change) in &tree.changes {
             sys::change_mount(copy.as_fd(), *reach, change)?;
         }
+        if let Some((idmap, reach)) = &tree.idmap {
+            map_ids(copy.as_fd(), idmap, *reach, spaces).context("map its ids")?;
+        }
         Ok(copy)
     };
     copy().with_context(|| format!("open {}", tree.path.display()))
+}
+
+/// Shows the ids of a mount's files as a user namespace maps them.
+fn map_ids(mount: BorrowedFd<'_>, idmap: &Idmap, reach: Reach, spaces: &Spaces) -> Result<()> {
+    let missing = || Error::other("the mount's user namespace is missing");
+    let opened;
+    let space = match idmap {
+        Idmap::Mappings(mappings) => spaces.get(mappings).ok_or_else(missing)?,
+        Idmap::Namespace(path) => {
+            opened = namespace(path, libc::CLONE_NEWUSER, false)?;
+            opened.as_fd()
+        }
+    };
+    let change = MountChange {
+        set: sys::attribute::IDMAP,
+        user_namespace: u64::from(space.as_raw_fd().unsigned_abs()),
+        ..MountChange::default()
+    };
+    Ok(sys::change_mount(mount, reach, &change)?)
 }
 
 /// Opens a device of the host as a mount, and makes sure that it is the one it should be.

@@ -1,10 +1,8 @@
-//! From a plan to a process: asks the stem, does what only the shim can, and listens.
+//! From a plan to a process: opens what it needs, asks the stem, and stays until it stands.
 
 use std::{
-    fs::OpenOptions,
     io::Write,
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -19,17 +17,16 @@ use shim_core::{
     Context, Error, Kind, Result,
     backend::ExitFuture,
     linux::{Reaper, signal_pidfd, watch},
-    model::{ExitStatus, Pid, Signal},
+    model::{Pid, Signal},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    files::{self, Given},
-    plan::{Limit, Plan},
-    report::{Failure, LENGTH, Report},
-    stem::{Made, Refused, Stem, ready},
-    step::{Part, Step},
+    files::{self, Given, Spaces},
+    hooks::{self, Hooked},
+    plan::{Mappings, Plan},
+    stem::{Made, Refused, Stem},
     sys::{self, Files},
+    talk::{Gate, Talk},
 };
 
 /// A process that runs a plan, or has run it.
@@ -43,24 +40,11 @@ pub(crate) struct Launched {
     pub(crate) gate: Option<Gate>,
 }
 
-/// Keeps an init process waiting. Dropped, the process ends.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    socket: AsyncFd<OwnedFd>,
-    program: String,
-}
-
 /// Makes processes from plans.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
     stem: Stem,
     reaper: Reaper,
-}
-
-/// What a child said last.
-enum Word {
-    Report(Report, Option<OwnedFd>),
-    Closed,
 }
 
 impl Launcher {
@@ -73,23 +57,30 @@ impl Launcher {
     ///
     /// # Errors
     /// The step that failed. The process has ended and is collected.
-    pub(crate) async fn launch(&self, plan: &Plan, given: &Given<'_>) -> Result<Launched> {
+    pub(crate) async fn launch(
+        &self,
+        plan: &Plan,
+        given: &Given<'_>,
+        hooked: Option<&Hooked>,
+    ) -> Result<Launched> {
         let (ours, theirs) = socket_pair()?;
-        let socket = watch(ours)?;
-        let (made, exit) = self.make(plan, given, theirs).await?;
-        let mut talk = Talk { plan, socket, pid: made.pid, terminal: None };
-        match talk.listen().await {
+        let output = hooked.map(|_| hooks::memory(c"output")).transpose()?;
+        let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
+        let spaces = self.spaces(plan).await?;
+        let (made, exit) = self.make(plan, &given, &spaces, theirs).await?;
+        drop(spaces);
+        let mut talk = Talk::new(plan, watch(ours)?, made.pid);
+        match talk.listen(self, hooked).await {
             Ok(waits) => {
-                let Talk { socket, terminal, .. } = talk;
-                let gate = waits.then(|| Gate { socket, program: plan.program() });
+                let (terminal, gate) = talk.part(waits, output);
                 let Made { pid, pidfd } = made;
                 Ok(Launched { pid, pidfd, exit, terminal, gate })
             }
-            Err(err) => {
+            Err(trouble) => {
                 // It may have ended by itself; then there is nobody to signal.
                 let _ = signal_pidfd(&made.pidfd, Signal::KILL);
                 let ended = exit.await.status;
-                Err(talk.explain(err, ended))
+                Err(talk.explain(trouble, ended, output))
             }
         }
     }
@@ -98,155 +89,69 @@ impl Launcher {
         &self,
         plan: &Plan,
         given: &Given<'_>,
+        spaces: &Spaces,
         socket: OwnedFd,
     ) -> Result<(Made, ExitFuture)> {
-        let opened = files::open_all(plan, given)?;
+        let opened = files::open_all(plan, given, spaces)?;
         let bytes = plan.bytes();
         let memory = sealed(&bytes).context("write the plan")?;
         let mut files = vec![memory.as_fd(), socket.as_fd()];
         files.extend(opened.iter().map(AsFd::as_fd));
-        let mut request = plan.request.clone();
-        request.plan = bytes.len() as u64;
-        request.files = files.len() as u64;
+        self.ask(plan, bytes.len(), &files).await
+    }
+
+    /// Has the stem make the process, and takes it over.
+    async fn ask(
+        &self,
+        plan: &Plan,
+        length: usize,
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(Made, ExitFuture)> {
         if files.len() > Files::ROOM {
             let why = format!("the spec needs {} files at once", files.len());
             return Err(Error::new(Kind::ResourceExhausted, why));
         }
+        let mut request = plan.request.clone();
+        request.plan = length as u64;
+        request.files = files.len() as u64;
         let hold = self.reaper.hold();
-        let made = self.stem.make(&request, &files).await.map_err(refused)?;
-        let pidfd = made.pidfd.try_clone();
-        let exit = match pidfd {
-            Ok(pidfd) => hold.adopt(made.pid, pidfd),
-            // Without a descriptor to wait with, the original has to do.
+        let made = self.stem.make(&request, files).await.map_err(refused)?;
+        match made.pidfd.try_clone() {
+            Ok(pidfd) => {
+                let exit = hold.adopt(made.pid, pidfd);
+                Ok((made, exit))
+            }
+            // Without a second descriptor the first one has to do for its end.
             Err(err) => {
                 let _ = signal_pidfd(&made.pidfd, Signal::KILL);
                 hold.adopt(made.pid, made.pidfd).await;
-                return Err(Error::from(err).context("copy a pidfd"));
-            }
-        };
-        Ok((made, exit))
-    }
-}
-
-impl Gate {
-    /// Lets the program run.
-    ///
-    /// # Errors
-    /// Why it did not; the process has ended or is about to.
-    pub(crate) async fn open(self) -> Result<()> {
-        say_go(&self.socket).await.context("start the process")?;
-        match hear(&self.socket).await.context("start the process")? {
-            Word::Closed => Ok(()),
-            Word::Report(Report::Failed(failure), _) => {
-                Err(Error::from(failure.errno).context(format!("exec {}", self.program)))
-            }
-            Word::Report(..) => Err(Error::other("the process said something out of order")),
-        }
-    }
-}
-
-/// A conversation with a child.
-struct Talk<'plan> {
-    plan: &'plan Plan,
-    socket: AsyncFd<OwnedFd>,
-    pid: Pid,
-    terminal: Option<OwnedFd>,
-}
-
-/// Why a conversation went wrong.
-enum Trouble {
-    Step(Failure),
-    Closed,
-    Ours(Error),
-}
-
-impl From<Error> for Trouble {
-    fn from(err: Error) -> Self {
-        Self::Ours(err)
-    }
-}
-
-impl Talk<'_> {
-    /// Listens until the child waits for its start (true), or has become its program (false).
-    async fn listen(&mut self) -> Result<bool, Trouble> {
-        let awaits = self.plan.steps.contains(&Step::AwaitStart {});
-        loop {
-            let word = hear(&self.socket).await.context("listen to the process")?;
-            match word {
-                Word::Report(Report::Settings, _) => {
-                    self.set_from_outside()?;
-                    say_go(&self.socket).await.context("answer the process")?;
-                }
-                Word::Report(Report::Terminal, file) => self.terminal = file,
-                Word::Report(Report::Ready, _) => return Ok(true),
-                Word::Report(Report::RunHooks, _) => {
-                    return Err(Error::other("the process asks for hooks that it has not").into());
-                }
-                Word::Report(Report::Failed(failure), _) => return Err(Trouble::Step(failure)),
-                Word::Closed if awaits => return Err(Trouble::Closed),
-                Word::Closed => return Ok(false),
+                Err(Error::from(err).context("copy a pidfd"))
             }
         }
     }
 
-    fn set_from_outside(&self) -> Result<()> {
-        let write = |name: &str, text: &str| -> Result<()> {
-            let path = PathBuf::from(format!("/proc/{}/{name}", self.pid));
-            let file = OpenOptions::new().write(true).open(path);
-            Ok(file.and_then(|mut file| file.write_all(text.as_bytes()))?)
-        };
-        if let Some(score) = self.plan.oom_score {
-            write("oom_score_adj", &score.to_string())
-                .with_context(|| format!("set oom score to {score}"))?;
+    /// Makes the user namespaces that idmapped mounts of a plan take their mappings from.
+    async fn spaces(&self, plan: &Plan) -> Result<Spaces> {
+        let mut spaces = Spaces::default();
+        for mappings in plan.mount_mappings() {
+            if spaces.get(mappings).is_none() {
+                let space = Box::pin(self.space(mappings)).await;
+                spaces.add(mappings.clone(), space.context("make a mount's user namespace")?);
+            }
         }
-        if self.plan.raises_limits {
-            self.plan.limits.iter().try_for_each(|limit| raise(self.pid, limit))?;
-        }
-        if let Some(mappings) = &self.plan.mappings {
-            write("uid_map", &mappings.users).context("map user ids")?;
-            write("gid_map", &mappings.groups).context("map group ids")?;
-        }
-        Ok(())
+        Ok(spaces)
     }
 
-    /// Says what went wrong, by the name of the step.
-    fn explain(&self, trouble: Trouble, ended: ExitStatus) -> Error {
-        let Failure { step, part, errno } = match trouble {
-            Trouble::Ours(err) => return err,
-            Trouble::Step(failure) => failure,
-            Trouble::Closed => {
-                let how = match ended {
-                    ExitStatus::Code(code) => format!("with code {code}"),
-                    ExitStatus::Signal(signal) => format!("by signal {}", signal.number()),
-                    ExitStatus::Unknown => "for an unknown reason".to_owned(),
-                };
-                return Error::other(format!("the process ended {how} before it was ready"));
-            }
-        };
-        let step = usize::try_from(step).ok().and_then(|step| self.plan.steps.get(step));
-        step.map_or_else(|| errno.into(), |step| describe(step, part, errno))
+    /// A user namespace lives as long as somebody is in it, or has it open: somebody is, until it
+    /// is open.
+    async fn space(&self, mappings: &Mappings) -> Result<OwnedFd> {
+        let plan = Plan::user_namespace(mappings);
+        let launched = self.launch(&plan, &Given::default(), None).await?;
+        let space = std::fs::File::open(format!("/proc/{}/ns/user", launched.pid));
+        drop(launched.gate);
+        launched.exit.await;
+        Ok(space?.into())
     }
-}
-
-/// An error for a step, as its part and the step call it.
-fn describe(step: &Step, part: Part, errno: Errno) -> Error {
-    if let Step::FindProgram { name, .. } = step {
-        // The words of Go's os/exec: people and tests look for them.
-        let name = name.to_string();
-        return Error::other(match part {
-            Part::Stat if errno == Errno::ENOENT => {
-                format!("exec: {name:?}: stat {name}: no such file or directory")
-            }
-            Part::Stat => format!("exec: {name:?}: stat {name}: {errno}"),
-            _ => format!("exec: {name:?}: {}", part.what().unwrap_or("not found")),
-        });
-    }
-    let err = Error::from(errno);
-    let err = match part.what() {
-        Some(what) => err.context(what),
-        None => err,
-    };
-    err.context(step.to_string())
 }
 
 fn refused(refused: Refused) -> Error {
@@ -263,16 +168,6 @@ fn refused(refused: Refused) -> Error {
             err.context(part.what().unwrap_or("clone a process"))
         }
     }
-}
-
-/// Raises a hard limit as far as the child will want it; the child sets it exactly.
-fn raise(pid: Pid, limit: &Limit) -> Result<()> {
-    let (soft, hard) = sys::limit(pid.raw(), limit.resource)?;
-    if limit.hard <= hard {
-        return Ok(());
-    }
-    sys::set_limit(pid.raw(), limit.resource, soft, limit.hard)
-        .with_context(|| format!("raise {} to {}", limit.name, limit.hard))
 }
 
 /// Puts bytes into memory that nobody can change any more.
@@ -298,25 +193,4 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
         Ok((ours, theirs))
     };
     make().context("make a socket")
-}
-
-async fn hear(socket: &AsyncFd<OwnedFd>) -> Result<Word, Errno> {
-    let mut bytes = [0; LENGTH];
-    let heard = ready(socket, Interest::READABLE, |socket| {
-        let mut files = Files::new();
-        let length = sys::receive(socket, &mut bytes, &mut files)?;
-        Ok((length, files.take()))
-    });
-    match heard.await {
-        Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(Word::Closed),
-        Ok((length, file)) => {
-            let report = Report::of(&bytes[..length]).ok_or(Errno::EBADMSG)?;
-            Ok(Word::Report(report, file))
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
-async fn say_go(socket: &AsyncFd<OwnedFd>) -> Result<(), Errno> {
-    ready(socket, Interest::WRITABLE, |socket| sys::send(socket, &[1], &[])).await
 }

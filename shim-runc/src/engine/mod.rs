@@ -9,6 +9,7 @@ mod execute;
 pub(crate) mod files;
 pub(crate) mod hooks;
 pub(crate) mod launch;
+pub(crate) mod oom;
 pub(crate) mod plan;
 mod report;
 pub(crate) mod seccomp;
@@ -16,4 +17,5 @@ pub(crate) mod stem;
 mod step;
 #[expect(unsafe_code, reason = "raw system calls, one safe function each")]
 mod sys;
+pub(crate) mod talk;
 mod wire;

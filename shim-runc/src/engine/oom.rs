@@ -21,7 +21,10 @@ use nix::{
 use shim_core::{Context, Result, linux::watch_for};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::cgroup::{Cgroup, Mode};
+use super::cgroup::Cgroup;
+
+/// The counters of cgroup v2.
+const EVENTS: &str = "memory.events";
 
 /// A watch over one container's memory.
 #[derive(Debug)]
@@ -46,12 +49,17 @@ impl OomWatch {
     /// # Errors
     /// What could not be opened or registered.
     pub(crate) fn of(cgroup: &Cgroup) -> Result<Self> {
-        let Some(directory) = cgroup.directory_of("memory") else { return Ok(Self::None) };
-        match cgroup.mode() {
-            Mode::V1 | Mode::Hybrid => Self::v1(&directory),
-            Mode::V2 => Self::v2(&directory),
-        }
-        .with_context(|| format!("watch the memory of {}", cgroup.path()))
+        let directories = cgroup.directories();
+        let holds = |wanted: &str| {
+            let mut found = directories.iter();
+            found.find(|one| one.hierarchy.split(',').any(|controller| controller == wanted))
+        };
+        let watch = match (holds("memory"), holds("")) {
+            (Some(v1), _) => Self::v1(&v1.path),
+            (None, Some(v2)) if v2.path.join(EVENTS).exists() => Self::v2(&v2.path),
+            _ => return Ok(Self::None),
+        };
+        watch.with_context(|| format!("watch the memory of {}", cgroup.path()))
     }
 
     fn v1(directory: &Path) -> Result<Self> {
@@ -65,7 +73,7 @@ impl OomWatch {
     }
 
     fn v2(directory: &Path) -> Result<Self> {
-        let path = directory.join("memory.events");
+        let path = directory.join(EVENTS);
         let events = watch_for(File::open(&path)?.into(), Interest::PRIORITY)?;
         let told = AtomicU64::new(kills(&path)?);
         Ok(Self::V2 { events, path, told })
@@ -79,16 +87,14 @@ impl OomWatch {
         match self {
             Self::None => std::future::pending().await,
             Self::V1(counter) => next_v1(counter).await,
-            Self::V2 { events, path, told } => {
-                loop {
-                    let mut changed = events.ready(Interest::PRIORITY).await?;
-                    changed.clear_ready();
-                    let now = kills(path)?;
-                    if told.swap(now, Ordering::Relaxed) != now {
-                        return Ok(());
-                    }
+            Self::V2 { events, path, told } => loop {
+                let mut changed = events.ready(Interest::PRIORITY).await?;
+                changed.clear_ready();
+                let now = kills(path)?;
+                if told.swap(now, Ordering::Relaxed) != now {
+                    return Ok(());
                 }
-            }
+            },
         }
     }
 }

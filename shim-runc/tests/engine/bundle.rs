@@ -50,7 +50,7 @@ impl Made {
     }
 
     pub(crate) fn command(args: &[&str]) -> Self {
-        let dir = Arc::new(TempDir::new().unwrap());
+        let dir = Arc::new(TempDir::new_in("/run").unwrap());
         let rootfs = dir.path().join("rootfs");
         for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
             fs::create_dir_all(rootfs.join(directory)).unwrap();

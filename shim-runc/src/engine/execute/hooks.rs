@@ -43,7 +43,11 @@ impl Executor<'_> {
             }
         };
         let limit = i32::try_from(limit.saturating_mul(1000)).unwrap_or(i32::MAX);
-        let limit = if limit == 0 { PollTimeout::NONE } else { PollTimeout::try_from(limit).unwrap_or(PollTimeout::NONE) };
+        let limit = if limit == 0 {
+            PollTimeout::NONE
+        } else {
+            PollTimeout::try_from(limit).unwrap_or(PollTimeout::NONE)
+        };
         let in_time = loop {
             match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], limit) {
                 Err(Errno::EINTR) => {}

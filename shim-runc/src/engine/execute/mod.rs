@@ -47,7 +47,7 @@ trait In<T> {
 
 impl<T> In<T> for sys::Result<T> {
     fn part(self, part: Part) -> Done<T> {
-        self.map_err(|errno| Fault { part, errno })
+        self.map_err(|errno| Fault { part, number: errno as i32 })
     }
 }
 
@@ -209,7 +209,10 @@ impl<'plan> Executor<'plan> {
 
     fn root(&self) -> Done<BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        self.root.as_ref().map(AsFd::as_fd).ok_or(Fault { part: Part::Plan, number: Errno::EBADF as i32 })
+        self.root
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or(Fault { part: Part::Plan, number: Errno::EBADF as i32 })
     }
 
     fn report(&self, report: Report) -> Done {

@@ -48,6 +48,9 @@ impl Executor<'_> {
             return Err(Fault { part: Part::Verify, number: Errno::EEXIST as i32 });
         }
         let (uid, gid) = (word(device.uid)?, word(device.gid)?);
+        if (found.st_uid, found.st_gid) == (uid, gid) {
+            return Ok(());
+        }
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fchownat(&node, c"", owner.0, owner.1, AtFlags::AT_EMPTY_PATH).part(Part::Owner)
     }

@@ -14,13 +14,11 @@ pub(crate) const GROUPS: usize = 1024;
 
 /// Drops capabilities from the bounding set, and keeps the others over the change of ids.
 pub(super) fn bound(bounding: u64) -> Done {
-    for capability in 0..64 {
-        match sys::is_bounding(capability) {
+    for capability in (0..64).filter(|capability| bounding & (1 << capability) == 0) {
+        match sys::drop_bounding(capability) {
             // The kernel knows no more than those before.
             Err(Errno::EINVAL) => break,
-            Ok(true) if bounding & (1 << capability) == 0 => sys::drop_bounding(capability)?,
-            Ok(_) => {}
-            Err(errno) => return Err(errno.into()),
+            dropped => dropped?,
         }
     }
     Ok(nix::sys::prctl::set_keepcaps(true)?)
@@ -30,7 +28,8 @@ pub(super) fn bound(bounding: u64) -> Done {
 pub(super) fn set_ids(uid: u64, gid: u64, groups: Several<'_, u64>) -> Done {
     let mut all = [0_u32; GROUPS];
     let count = groups.left();
-    let room = all.get_mut(..count).ok_or(Fault { part: Part::Groups, number: Errno::E2BIG as i32 })?;
+    let room =
+        all.get_mut(..count).ok_or(Fault { part: Part::Groups, number: Errno::E2BIG as i32 })?;
     for (place, group) in room.iter_mut().zip(groups) {
         *place = word(group)?;
     }

@@ -112,7 +112,8 @@ impl<'plan> Executor<'plan> {
         arguments: Several<'plan, Text>,
         environment: Several<'plan, Text>,
     ) -> Done {
-        let program = self.program.ok_or(Fault { part: Part::Plan, number: Errno::ENOENT as i32 })?;
+        let program =
+            self.program.ok_or(Fault { part: Part::Plan, number: Errno::ENOENT as i32 })?;
         let argv = vector(arguments, None)?;
         let envp = vector(environment, self.home.variable())?;
         Err(sys::execute(program, &argv, &envp).into())
@@ -150,7 +151,12 @@ struct Lines {
     buffer: [u8; 4096],
     start: usize,
     end: usize,
+    /// How much may still be read.
+    left: usize,
 }
+
+/// The most that is read of an image's `/etc/passwd`, which can be of any size.
+const PASSWD: usize = 4 << 20;
 
 impl Lines {
     fn open() -> Self {
@@ -160,7 +166,7 @@ impl Lines {
             let kind = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
             fstat(file).is_ok_and(|found| kind(found.st_mode) == SFlag::S_IFREG)
         });
-        Self { file, buffer: [0; 4096], start: 0, end: 0 }
+        Self { file, buffer: [0; 4096], start: 0, end: 0, left: PASSWD }
     }
 
     fn next(&mut self) -> Option<&[u8]> {
@@ -177,6 +183,7 @@ impl Lines {
                 self.end = 0;
             }
             let got = sys::read(self.file.as_ref()?.as_fd(), &mut self.buffer[self.end..]).ok()?;
+            self.left = self.left.checked_sub(got)?;
             if got == 0 {
                 // The last line may have no newline.
                 let last = std::mem::take(&mut self.end);

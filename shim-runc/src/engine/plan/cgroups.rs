@@ -39,7 +39,7 @@ pub(super) fn mount(
         if has_namespace {
             fresh(&asked, hierarchy, target)?.filesystem(draft)?;
         } else {
-            bound(&asked, hierarchy, target).bind(draft, Reach::Tree, propagation)?;
+            bound(&asked, hierarchy, target).bind(draft, Reach::Tree, namespaces, propagation)?;
         }
         links(draft, &asked, hierarchy)?;
     }
@@ -58,19 +58,26 @@ fn tmpfs(asked: &One) -> Result<One> {
         source: "tmpfs".into(),
         target: asked.target.clone(),
         options,
+        mappings: None,
     })
 }
 
 fn fresh(asked: &One, hierarchy: &Hierarchy, target: PathBuf) -> Result<One> {
     let mut options = Options::parse(hierarchy.options.split(','))?;
     options.set = asked.options.set | FLAGS;
-    Ok(One { kind: "cgroup".to_owned(), source: "cgroup".into(), target, options })
+    Ok(One { kind: "cgroup".to_owned(), source: "cgroup".into(), target, options, mappings: None })
 }
 
 fn bound(asked: &One, hierarchy: &Hierarchy, target: PathBuf) -> One {
     let set = asked.options.set | FLAGS;
     let options = Options { set, ..Options::default() };
-    One { kind: String::new(), source: hierarchy.directory.clone(), target, options }
+    One {
+        kind: String::new(),
+        source: hierarchy.directory.clone(),
+        target,
+        options,
+        mappings: None,
+    }
 }
 
 /// Each controller of a hierarchy that holds several is found by its own name too.

@@ -38,7 +38,6 @@ pub(crate) struct Hooks {
 
 impl Hooks {
     /// Reads a spec's hooks.
-    #[expect(deprecated, reason = "prestart is what Docker uses")]
     pub(crate) fn of(spec: &Spec) -> Result<Self> {
         let Some(asked) = spec.hooks() else { return Ok(Self::default()) };
         let all = |hooks: &Option<Vec<Asked>>| -> Result<Vec<Hook>> {

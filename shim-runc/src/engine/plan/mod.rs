@@ -106,6 +106,16 @@ pub(crate) struct Tree {
     /// `MS_SLAVE` or kin, for the whole copy; 0 leaves it.
     pub(crate) propagation: u64,
     pub(crate) changes: Vec<(Reach, MountChange)>,
+    /// Whose ids the files of the copy have.
+    pub(crate) idmap: Option<(Idmap, Reach)>,
+}
+
+/// Where an idmapped mount takes its mappings from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Idmap {
+    Mappings(Mappings),
+    /// A user namespace that exists.
+    Namespace(PathBuf),
 }
 
 /// What the host is like, as far as plans depend on it.
@@ -137,8 +147,6 @@ pub(crate) struct Hierarchy {
 pub(crate) struct Choices {
     /// Change the root without pivot_root(2), which a root filesystem in memory refuses.
     pub(crate) no_pivot_root: bool,
-    /// Keep the shim's session keyring.
-    pub(crate) no_new_keyring: bool,
     /// The process gets a terminal.
     pub(crate) terminal: bool,
 }
@@ -154,6 +162,8 @@ pub(crate) struct Inherited {
     pub(crate) oom_score: Option<i32>,
     /// The host has AppArmor.
     pub(crate) has_apparmor: bool,
+    /// The name of the session keyring; nothing leaves them the shim's.
+    pub(crate) keyring: Option<String>,
 }
 
 /// All that a container's plan is made from.
@@ -161,8 +171,6 @@ pub(crate) struct Inherited {
 pub(crate) struct Asked<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) bundle: &'a Bundle,
-    /// For the keyring.
-    pub(crate) name: &'a str,
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) inherited: &'a Inherited,
     pub(crate) hooks: &'a Hooks,
@@ -179,6 +187,7 @@ impl Inherited {
         spec: &Spec,
         filter: Option<Arc<Filter>>,
         has_apparmor: bool,
+        keyring: Option<String>,
     ) -> Result<Self> {
         let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
         Ok(Self {
@@ -186,6 +195,7 @@ impl Inherited {
             personality: personality.map(scheduling::domain).transpose()?,
             oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
             has_apparmor,
+            keyring,
         })
     }
 }
@@ -234,6 +244,14 @@ impl Draft {
         Ok(())
     }
 
+    /// A session keyring of the container's own: the shim's is nobody's business inside.
+    fn keyring(&mut self, inherited: &Inherited) -> Result<()> {
+        if let Some(keyring) = &inherited.keyring {
+            self.step(Step::JoinKeyring { name: Text::new(keyring)? });
+        }
+        Ok(())
+    }
+
     fn warn(&mut self, warning: impl Into<String>) {
         self.plan.warnings.push(warning.into());
     }
@@ -245,16 +263,14 @@ impl Plan {
     /// # Errors
     /// `InvalidArgument` for a spec that makes no sense, `Unsupported` for what is not offered.
     pub(crate) fn container(asked: &Asked<'_>) -> Result<Self> {
-        let Asked { spec, bundle, name, namespaces, inherited, hooks, choices, facts } = *asked;
+        let Asked { spec, bundle, namespaces, inherited, hooks, choices, facts } = *asked;
         let process =
             spec.process().as_ref().ok_or_else(|| Error::invalid("the spec has no process"))?;
         let linux = spec.linux().as_ref();
         let draft = &mut Draft::default();
         draft.settings(process, namespaces, inherited)?;
         namespaces.enter(draft)?;
-        if !choices.no_new_keyring {
-            draft.step(Step::JoinKeyring { name: Text::new(format!("_ses.{name}"))? });
-        }
+        draft.keyring(inherited)?;
         if namespaces.is_new(libc::CLONE_NEWNET) {
             draft.step(Step::RaiseLoopback {});
         }
@@ -292,6 +308,7 @@ impl Plan {
         let draft = &mut Draft::default();
         draft.settings(process, namespaces, inherited)?;
         namespaces.follow(draft);
+        draft.keyring(inherited)?;
         process::streams(draft, process, choices, Console::Apart)?;
         process::run(draft, process, inherited, Start::AtOnce)?;
         Ok(std::mem::take(&mut draft.plan))
@@ -310,6 +327,29 @@ impl Plan {
             self.request.cgroup = Some(self.file(Source::Unified));
         }
         Ok(())
+    }
+
+    /// Plans a process that is there for its user namespace only.
+    pub(crate) fn user_namespace(mappings: &Mappings) -> Self {
+        let mut plan = Self { mappings: Some(mappings.clone()), ..Self::default() };
+        plan.request.namespaces = u64::from(libc::CLONE_NEWUSER.cast_unsigned());
+        plan.steps = vec![Step::AwaitSettings {}, Step::AwaitStart { with_state: 0 }];
+        plan
+    }
+
+    /// The mappings that mounts of the plan need a user namespace for.
+    pub(crate) fn mount_mappings(&self) -> impl Iterator<Item = &Mappings> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Tree(Tree { idmap: Some((Idmap::Mappings(mappings), _)), .. }) => {
+                Some(mappings)
+            }
+            _ => None,
+        })
+    }
+
+    /// The number of the step that waits for the start.
+    pub(crate) fn start(&self) -> Option<usize> {
+        self.steps.iter().position(|step| matches!(step, Step::AwaitStart { .. }))
     }
 
     /// The plan's bytes, as the executor reads them.

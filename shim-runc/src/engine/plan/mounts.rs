@@ -6,13 +6,13 @@ use oci_spec::runtime::{Mount, Spec};
 use shim_core::{Context, Error, Kind, Result, model::Bundle};
 
 use super::{
-    Choices, Draft, Facts, Namespaces, Source, Tree, cgroups, in_container,
+    Choices, Draft, Facts, Idmap, Mappings, Namespaces, Source, Tree, cgroups, in_container,
     options::{self, Options},
     path, place,
 };
 use crate::engine::{
     step::Step,
-    sys::{Reach, attribute},
+    sys::{MountChange, Reach, attribute},
     wire::Text,
 };
 
@@ -75,11 +75,14 @@ pub(super) fn root(
     let root = spec.root().as_ref().ok_or_else(|| Error::invalid("the spec has no root"))?;
     let path = bundle.path().join(root.path());
     let copies = propagation.of_copies();
+    // A shared root would show the host everything that is mounted in it.
+    let private = MountChange { propagation: libc::MS_PRIVATE, ..MountChange::default() };
+    let changes = if copies == 0 { vec![(Reach::Top, private)] } else { Vec::new() };
     if copies != 0 {
         draft.step(Step::Propagate { flags: copies | libc::MS_REC });
     }
     let tree =
-        Tree { path: path.clone(), reach: Reach::Tree, propagation: copies, changes: Vec::new() };
+        Tree { path: path.clone(), reach: Reach::Tree, propagation: copies, changes, idmap: None };
     let tree = draft.file(Source::Tree(tree));
     draft.step(Step::AttachRoot { tree, path: Text::new(path)? });
     Ok(())
@@ -110,16 +113,13 @@ pub(super) struct One {
     pub(super) source: PathBuf,
     pub(super) target: PathBuf,
     pub(super) options: Options,
+    /// The mount's own.
+    pub(super) mappings: Option<Mappings>,
 }
 
 impl One {
     fn of(mount: &Mount, bundle: &Bundle) -> Result<Self> {
         let target = path::clean(mount.destination());
-        let is_mapped = mount.uid_mappings().is_some() || mount.gid_mappings().is_some();
-        if is_mapped {
-            let why = format!("id mappings of the mount on {} are not supported", target.display());
-            return Err(Error::new(Kind::Unsupported, why));
-        }
         let mut options = Options::parse(mount.options().iter().flatten().map(String::as_str))
             .with_context(|| format!("mount on {}", target.display()))?;
         let kind = mount.typ().clone().unwrap_or_default();
@@ -130,7 +130,8 @@ impl One {
         if options.bind.is_some() {
             source = bundle.path().join(source);
         }
-        Ok(Self { kind, source, target, options })
+        let mappings = mappings(mount)?;
+        Ok(Self { kind, source, target, options, mappings })
     }
 
     fn plan(
@@ -147,7 +148,11 @@ impl One {
             return self.remount(draft);
         }
         if let Some(reach) = self.options.bind {
-            return self.bind(draft, reach, propagation);
+            return self.bind(draft, reach, namespaces, propagation);
+        }
+        if self.mappings.is_some() || self.options.idmap.is_some() {
+            let why = "only bind mounts can have ids of their own";
+            return Err(Error::new(Kind::Unsupported, why));
         }
         match self.kind.as_str() {
             "" => Err(Error::invalid("the mount has no type")),
@@ -221,6 +226,7 @@ impl One {
         &self,
         draft: &mut Draft,
         reach: Reach,
+        namespaces: &Namespaces,
         propagation: Propagation,
     ) -> Result<()> {
         if self.source.as_os_str().is_empty() {
@@ -231,6 +237,7 @@ impl One {
             reach,
             propagation: propagation.of_copies(),
             changes: self.options.changes(),
+            idmap: self.idmap(namespaces)?,
         };
         let tree = draft.file(Source::Tree(tree));
         draft.step(Step::Bind {
@@ -241,6 +248,22 @@ impl One {
             place: self.place(),
         });
         Ok(())
+    }
+
+    /// Whose ids the mount's files have, if others than on disk.
+    fn idmap(&self, namespaces: &Namespaces) -> Result<Option<(Idmap, Reach)>> {
+        let reach = self.options.idmap;
+        match (&self.mappings, reach) {
+            (None, None) => Ok(None),
+            (Some(own), reach) => {
+                Ok(Some((Idmap::Mappings(own.clone()), reach.unwrap_or(Reach::Top))))
+            }
+            (None, Some(reach)) => {
+                let why = "an idmapped mount needs mappings or a user namespace";
+                let users = namespaces.idmap().ok_or_else(|| Error::invalid(why))?;
+                Ok(Some((users, reach)))
+            }
+        }
     }
 
     fn remount(&self, draft: &mut Draft) -> Result<()> {
@@ -255,6 +278,15 @@ impl One {
     fn place(&self) -> u64 {
         let is_coverable = COVERABLE.iter().any(|file| self.target == Path::new(file));
         if is_coverable { place::IN_PROC } else { 0 }
+    }
+}
+
+/// The ids that a mount of the spec has for itself.
+fn mappings(mount: &Mount) -> Result<Option<Mappings>> {
+    match (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref()) {
+        (None | Some([]), None | Some([])) => Ok(None),
+        (Some(users @ [_, ..]), Some(groups @ [_, ..])) => Ok(Some(Mappings::of(users, groups))),
+        _ => Err(Error::invalid("a mount has uid mappings and gid mappings or none of both")),
     }
 }
 

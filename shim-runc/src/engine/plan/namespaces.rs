@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 use shim_core::{Error, Kind, Result};
 
-use super::{Draft, Source};
+use super::{Draft, Idmap, Source};
 use crate::engine::{step::Step, wire::Text};
 
 const NEWTIME: i32 = 0x80;
@@ -34,6 +34,12 @@ pub(crate) struct Joined {
 pub(crate) struct Mappings {
     pub(crate) users: String,
     pub(crate) groups: String,
+}
+
+impl Mappings {
+    pub(super) fn of(users: &[LinuxIdMapping], groups: &[LinuxIdMapping]) -> Self {
+        Self { users: map(users), groups: map(groups) }
+    }
 }
 
 impl Namespaces {
@@ -66,7 +72,7 @@ impl Namespaces {
             if users.is_empty() || groups.is_empty() {
                 return Err(Error::invalid("a user namespace needs uid and gid mappings"));
             }
-            all.mappings = Some(Mappings { users: map(users), groups: map(groups) });
+            all.mappings = Some(Mappings::of(users, groups));
         } else if !(all.has(libc::CLONE_NEWUSER) || users.is_empty() && groups.is_empty()) {
             return Err(Error::invalid("id mappings are given but no user namespace"));
         }
@@ -142,6 +148,15 @@ impl Namespaces {
         if self.has_users() {
             draft.step(Step::BecomeRoot {});
         }
+    }
+
+    /// The mappings of a mount that names none.
+    pub(super) fn idmap(&self) -> Option<Idmap> {
+        if let Some(mappings) = &self.mappings {
+            return Some(Idmap::Mappings(mappings.clone()));
+        }
+        let users = self.joined.iter().find(|joined| joined.kind == libc::CLONE_NEWUSER)?;
+        Some(Idmap::Namespace(users.path.clone()))
     }
 
     /// The host's id for a user id inside, where the spec tells.

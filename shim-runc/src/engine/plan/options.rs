@@ -21,6 +21,8 @@ pub(super) struct Options {
     /// The same for all mounts of a tree.
     pub(super) all_set: u64,
     pub(super) all_clear: u64,
+    /// `idmap` or `ridmap`.
+    pub(super) idmap: Option<Reach>,
     /// `MS_SHARED` and kin, one call each.
     pub(super) propagation: Vec<u64>,
     /// The filesystem's.
@@ -57,7 +59,9 @@ impl Options {
             "bind" => self.bind = Some(self.bind.unwrap_or(Reach::Top)),
             "rbind" => self.bind = Some(Reach::Tree),
             "remount" => self.is_remount = true,
-            "tmpcopyup" | "idmap" | "ridmap" => {
+            "idmap" => self.idmap = Some(Reach::Top),
+            "ridmap" => self.idmap = Some(Reach::Tree),
+            "tmpcopyup" => {
                 let why = format!("mount option {option} is not supported");
                 return Err(Error::new(Kind::Unsupported, why));
             }

@@ -68,6 +68,7 @@ impl Stem {
     /// # Errors
     /// When the host lacks processes or descriptors.
     pub(crate) fn fork(reaper: Reaper) -> Result<Self> {
+        check_kernel()?;
         let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
         let home = serve::Home {
             pids: own("pid").context("open the shim's pid namespace")?,
@@ -140,6 +141,26 @@ impl Stem {
     }
 }
 
+/// The newest call that nothing here works without is mount_setattr(2).
+const KERNEL: (u32, u32) = (5, 12);
+
+fn check_kernel() -> Result<()> {
+    let name = nix::sys::utsname::uname().context("look at the kernel")?;
+    let release = name.release().to_string_lossy();
+    match version(&release) {
+        Some(found) if found < KERNEL => {
+            let why = format!("Linux {release} is too old, {}.{} is needed", KERNEL.0, KERNEL.1);
+            Err(Error::new(Kind::Unsupported, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|char: char| !char.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
 impl Socket {
     fn watched(&mut self) -> Result<&AsyncFd<OwnedFd>> {
         if let Self::Fresh(fresh) = self {
@@ -200,5 +221,18 @@ pub(crate) async fn ready<T>(
             Err(Errno::EAGAIN) => guard.clear_ready(),
             done => return done,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_told_apart() {
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version("5.4.0-1"), Some((5, 4)));
+        assert!(version("5.4.0").unwrap() < KERNEL);
+        assert_eq!(version("x"), None);
     }
 }

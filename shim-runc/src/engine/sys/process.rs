@@ -55,15 +55,6 @@ pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
     done(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
 }
 
-/// Whether the kernel knows a capability, and whether it is in the bounding set; EINVAL if not
-/// known.
-pub(crate) fn is_bounding(capability: u32) -> Result<bool> {
-    let capability = libc::c_ulong::from(capability);
-    // SAFETY: the command takes an integer.
-    let found = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
-    Errno::result(found).map(|found| found == 1)
-}
-
 /// Takes a capability out of the bounding set, prctl(2).
 pub(crate) fn drop_bounding(capability: u32) -> Result<()> {
     let capability = libc::c_ulong::from(capability);
@@ -229,7 +220,5 @@ pub(crate) fn filter_calls(program: &[u8], flags: u32) -> Result<()> {
 pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<()> {
     let none: *const libc::siginfo_t = ptr::null();
     // SAFETY: the descriptor is open for the length of the call; no siginfo is passed.
-    done(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0)
-    })
+    done(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0) })
 }

@@ -49,13 +49,12 @@ cases! {
         refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/nowhere" })),
             "open /nowhere: ENOENT: ").await;
         refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/tmp",
-            "options": ["idmap"] })), "idmap is not supported").await;
+            "options": ["idmap"] })), "an idmapped mount needs mappings").await;
     }
 
     async fn a_spec_that_asks_for_too_much(bench: &Bench) {
-        refuses(bench, |spec| spec["process"]["apparmorProfile"] = "x".into(), "apparmor").await;
+        refuses(bench, |spec| spec["process"]["apparmorProfile"] = "x".into(), "AppArmor, for profile x, is not enabled").await;
         refuses(bench, |spec| spec["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt").await;
-        refuses(bench, |spec| spec["hooks"] = json!({ "poststop": [{ "path": "/x" }] }), "hooks").await;
         refuses(bench, |spec| spec["process"]["oomScoreAdj"] = (-999).into(), "set oom score to -999: ").await;
         refuses(bench, |spec| spec["process"]["rlimits"] =
             json!([{ "type": "RLIMIT_NOFILE", "soft": 9, "hard": 99_999_999 }]),
@@ -89,8 +88,52 @@ cases! {
         first.end().await;
     }
 
-    async fn a_stem_that_is_gone(bench: &Bench) {
-        // Told apart from a refusal: nothing this shim is asked for can work any more.
-        let _ = bench;
+    async fn many_at_once(bench: &Bench) {
+        let all: Vec<_> = (0..20).map(|_| Made::script("echo $$")).collect();
+                let runs = all.iter().map(|made| async move { made.output(bench).await });
+        let printed = join_all(runs).await;
+        assert!(printed.iter().all(|printed| printed == "1\n"), "{printed:?}");
     }
+
+    async fn a_stem_that_is_gone(bench: &Bench) {
+        // One of its own: the others still need theirs.
+        let mut backend = shim_runc::NativeBackend::new();
+        let before = children();
+        shim_core::Backend::open(&mut backend, bench.host.clone()).unwrap();
+        let stem = *children().iter().find(|child| !before.contains(child)).unwrap();
+        let bench = Bench { backend, host: bench.host.clone() };
+        assert_eq!(Made::script("echo hello").output(&bench).await, "hello\n");
+        let stem = nix::unistd::Pid::from_raw(stem);
+        nix::sys::signal::kill(stem, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(stem, None).unwrap();
+        let err = Made::script("true").create(&bench).await.map(|_| ()).unwrap_err();
+        assert_eq!(err.kind(), Kind::Unavailable, "{err:#}");
+    }
+}
+
+fn children() -> Vec<i32> {
+    let path = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+    let all = fs::read_to_string(path).unwrap();
+    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (future, done) in futures.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+            {
+                *done = Some(value);
+            }
+        }
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }

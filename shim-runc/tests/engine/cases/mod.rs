@@ -3,6 +3,7 @@
 mod attacks;
 mod exec;
 mod failures;
+mod hooks;
 mod limits;
 mod mounts;
 mod privileges;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         terminal::ALL,
         users::ALL,
         failures::ALL,
+        hooks::ALL,
         attacks::ALL,
     ];
     files.into_iter().flatten()

@@ -76,6 +76,42 @@ cases! {
         assert_eq!(printed, "1\n0\nmaster:\n-\n");
     }
 
+    async fn a_shared_root_lets_volumes_through_and_nothing_else(bench: &Bench) {
+        let outside = tempfile::tempdir().unwrap();
+        let path = outside.path().to_str().unwrap();
+        let none: Option<&str> = None;
+        use nix::mount::{MntFlags, MsFlags, mount as host_mount, umount2};
+        host_mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        host_mount(none, path, none, MsFlags::MS_SHARED, none).unwrap();
+        fs::create_dir(outside.path().join("inner")).unwrap();
+        let made = Made::script("mount -t tmpfs x /vol/inner && touch /vol/inner/from-inside; \
+            mount -t tmpfs x /tmp; grep -c '^[^ ]* [^ ]* [^ ]* [^ ]* / .*shared:' /proc/self/mountinfo; read go");
+        let root = made.rootfs();
+        let root_path = root.to_str().unwrap();
+        host_mount(Some(root_path), root_path, none, MsFlags::MS_BIND, none).unwrap();
+        host_mount(none, root_path, none, MsFlags::MS_SHARED, none).unwrap();
+        let made = mount(made, json!({ "destination": "/vol", "type": "bind", "source": path,
+            "options": ["rbind", "rshared"] })).with(|spec| {
+            spec["linux"]["rootfsPropagation"] = "shared".into();
+            for set in ["bounding", "effective", "permitted"] {
+                spec["process"]["capabilities"][set].as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+            }
+        });
+        let mut running = made.create(bench).await.unwrap();
+        shim_core::Container::start(&running.container).await.unwrap();
+        let printed = crate::bundle::read_until(running.output.as_ref().unwrap(), "\n");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let seen = fs::exists(outside.path().join("inner/from-inside")).unwrap();
+        let leaked = mounts.lines().filter(|line| line.contains(&format!("{root_path}/"))).count();
+        running.type_in("go\n");
+        running.wait().await;
+        shim_core::Container::delete(&running.container).await.unwrap();
+        let _ = umount2(format!("{path}/inner").as_str(), MntFlags::MNT_DETACH);
+        umount2(path, MntFlags::MNT_DETACH).unwrap();
+        umount2(root_path, MntFlags::MNT_DETACH).unwrap();
+        assert_eq!((printed.trim(), seen, leaked), ("1", true, 0));
+    }
+
     async fn its_cgroups_are_visible(bench: &Bench) {
         let made = Made::script("ls /sys/fs/cgroup | sort | tr '\\n' ' '; \
             cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cat /proc/self/cgroup | cut -d: -f3 | sort -u");

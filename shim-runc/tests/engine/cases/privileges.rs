@@ -1,7 +1,7 @@
 //! Who the process is and what it may do.
 
 use serde_json::json;
-use shim_core::model::ExitStatus;
+use shim_core::Container;
 
 use super::cases;
 use crate::{Bench, bundle::Made};
@@ -104,18 +104,24 @@ Seccomp: 0
     }
 
     async fn a_session_keyring_of_its_own_is_joined(bench: &Bench) {
-        let keys = |text: &str| text.lines().filter(|line| line.contains("_ses.")).count();
-        let before = keys(&std::fs::read_to_string("/proc/keys").unwrap());
-        let made = Made::script("read go").with(|spec| {
+        let look = "grep -o '_ses[.].*:' /proc/keys";
+        let mut made = Made::command(&["/bin/sleep", "1000"]).with(|spec| {
             spec["linux"].as_object_mut().unwrap().remove("maskedPaths");
         });
-        let mut running = made.create(bench).await.unwrap();
-        shim_core::Container::start(&running.container).await.unwrap();
-        let (printed, _) = running.exec_output(&["/bin/grep", "-c", "_ses.", "/proc/keys"]).await;
-        let _ = (before, printed);
-        running.type_in("go\n");
-        assert_eq!(running.wait().await, ExitStatus::Code(0));
-        shim_core::Container::delete(&running.container).await.unwrap();
+        let running = made.create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        for _ in 0..2 {
+            let (printed, _) = running.exec_output(&["/bin/sh", "-c", look]).await;
+            // Joined by its name: one for all processes.
+            assert_eq!(printed.matches(&format!("_ses.{}:", made.id)).count(), 1, "{printed}");
+        }
+        running.end().await;
+        made.options = Some(crate::bundle::options("NoNewKeyring = true"));
+        let running = made.create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        let (printed, _) = running.exec_output(&["/bin/sh", "-c", look]).await;
+        assert!(!printed.contains(&format!("_ses.{}:", made.id)), "{printed}");
+        running.end().await;
     }
 
     async fn system_calls_are_filtered(bench: &Bench) {

@@ -98,4 +98,23 @@ cases! {
         });
         assert_eq!(made.refusal(bench).await, "a user namespace needs uid and gid mappings");
     }
+
+    async fn mounts_can_be_idmapped(bench: &Bench) {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("file"), "").unwrap();
+        let script = "stat -c %u:%g /own /spec/file; touch /spec/new";
+        let made = mapped(Made::script(script)).with(|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.push(json!({ "destination": "/own", "type": "bind",
+                "source": outside.path().join("file"), "options": ["bind", "idmap"] }));
+            let map = json!([{ "containerID": 0, "hostID": 100_007, "size": 1 },
+                { "containerID": 5, "hostID": 100_000, "size": 1 }]);
+            mounts.push(json!({ "destination": "/spec", "type": "bind",
+                "source": outside.path(), "options": ["rbind", "ridmap"],
+                "uidMappings": map, "gidMappings": map }));
+        });
+        assert_eq!(made.output(bench).await, "0:0\n7:7\n");
+        let owner = fs::metadata(outside.path().join("new")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 5);
+    }
 }
