@@ -1,11 +1,13 @@
 //! The cgroup hierarchies of the machine, from outside: what a container's limits really are.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::mounts::{self, Mount};
+use crate::wait::{self, SOON};
 
 /// The machine's hierarchies: one a v1 controller, and the unified one.
 ///
@@ -39,16 +41,40 @@ pub fn marked(mark: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Removes the folders of every mark that `is_over`, with what is in them.
-pub fn sweep(is_over: impl Fn(&str) -> bool) {
-    for hierarchy in hierarchies().unwrap_or_default() {
-        walk(&hierarchy.target, &mut |dir| {
-            let mut parts = dir.components().filter_map(|part| part.as_os_str().to_str());
-            if parts.any(&is_over) {
-                // One that is still in use was reported as a leak.
-                let _ = fs::remove_dir(dir);
-            }
-        });
+///
+/// # Errors
+/// When one of them stays: a process is in it.
+pub fn sweep(is_over: impl Fn(&str) -> bool) -> Result<()> {
+    wait::until("empty cgroups", SOON, || {
+        let mut left = Ok(());
+        for hierarchy in hierarchies()? {
+            walk(&hierarchy.target, &mut |dir| {
+                let mut parts = dir.components().filter_map(|part| part.as_os_str().to_str());
+                if parts.any(&is_over)
+                    && let Err(error) = remove(dir)
+                {
+                    left = Err(anyhow!("remove {}: {error}", dir.display()));
+                }
+            });
+        }
+        left
+    })
+}
+
+/// Removes a cgroup that has no process any more, or will have none once the killed ones may die.
+///
+/// # Errors
+/// When there is still one.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    // A frozen process does not even die: it would hold up its whole PID namespace.
+    for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        // Each is there in one version only.
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .open(dir.join(file))
+            .and_then(|mut file| file.write_all(thawed.as_bytes()));
     }
+    fs::remove_dir(dir)
 }
 
 /// A limit or a count, whatever file each cgroup version keeps it in.

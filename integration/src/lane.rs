@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::client::Client;
 use crate::container::Container;
@@ -47,7 +47,8 @@ impl Lane {
         let setup = Setup { engine, shim, store, namespace: mark.to_owned(), log: dir.join("log") };
         let layer = Layer::new(&setup.store)?;
         let archive = layer.write_image(&dir.join("image.tar"))?;
-        let daemon = Daemon::start(&setup, &dir.join("d")).with_context(|| log(&setup))?;
+        let daemon = Daemon::start(&setup, &dir.join("d"));
+        let daemon = daemon.map_err(|error| anyhow!("{error:#}\n{}", log(&setup)))?;
         daemon.ctr().import(&archive)?;
         let lane = Self {
             setup,
@@ -169,21 +170,29 @@ impl Lane {
 
     /// Runs a container that has to succeed and to write something, and returns that.
     ///
-    /// `ctr` may open the fifos after a short-lived container's shim has closed them; then the
-    /// output is lost whatever the shim does. Such a run is repeated, and counted.
-    ///
     /// # Errors
     /// When the container fails, or its output stays empty.
     pub fn output(&self, flags: &[&str], args: &[&str]) -> Result<String> {
-        for _ in 0..3 {
-            let output = self.run(flags, args)?;
-            ensure!(output.status == 0, "{args:?}: {}: {}", output.status, output.stderr.trim());
-            if !output.stdout.is_empty() {
-                return Ok(output.stdout);
+        let output = self.with_output(|| self.run(flags, args))?;
+        ensure!(output.status == 0, "{args:?}: {}: {}", output.status, output.stderr.trim());
+        ensure!(!output.stdout.is_empty(), "{args:?}: no output, again and again");
+        Ok(output.stdout)
+    }
+
+    /// Repeats a run that succeeded without a word, and counts it.
+    ///
+    /// `ctr` may open the fifos after a short-lived container's shim has closed them; then the
+    /// output is lost whatever the shim does.
+    fn with_output(&self, run: impl Fn() -> Result<Output>) -> Result<Output> {
+        let mut output = run()?;
+        for _ in 0..2 {
+            if output != Output::default() {
+                break;
             }
             self.lost.fetch_add(1, Ordering::Relaxed);
+            output = run()?;
         }
-        anyhow::bail!("{args:?}: no output in three runs")
+        Ok(output)
     }
 
     /// How many runs had no output where there should have been some.
@@ -233,7 +242,8 @@ impl Lane {
     pub fn run_draft(&self, draft: &Draft, change: impl FnOnce(Spec) -> Spec) -> Result<Output> {
         let config = draft.folder.join("config.json");
         change(draft.spec.clone()).write(Path::new(&config))?;
-        self.ctr().run(&self.spec_command("--rm", &config, &draft.name))
+        let command = self.spec_command("--rm", &config, &draft.name);
+        self.with_output(|| self.ctr().run(&command))
     }
 
     /// Starts a container by a spec, in the background. Its root file system is in the folder.

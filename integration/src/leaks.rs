@@ -107,7 +107,7 @@ fn remove(leak: &Leak) {
     match leak {
         Leak::Process(process) => drop(procs::signal(process.pid, Signal::SIGKILL)),
         Leak::Mount(mount) => drop(umount2(&mount.target, MntFlags::MNT_DETACH)),
-        Leak::Cgroup(path) => drop(fs::remove_dir(path)),
+        Leak::Cgroup(path) => drop(cgroups::remove(path)),
         Leak::File(path, "folder") => drop(mounts::remove_dir_all(path)),
         Leak::File(path, _) => drop(fs::remove_file(path)),
     }

@@ -10,6 +10,17 @@
 //! - [`daemon`] is a private containerd, [`ctr`] and [`client`] talk to it, [`shim`] is under test.
 //! - [`leaks`] compares the machine before and after a test, [`runner`] runs the tests.
 //! - [`lane`] is what a test gets to work with.
+//!
+//! ```text
+//! cargo test -p integration --test it [-- [NAME…] [--exact] [--skip NAME] [--test-threads N] [--list]]
+//! ```
+//! As root; `N` is how many lanes run at once. The environment has the rest:
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `SHIM_RUNTIME` | the runtime's name; `io.containerd.runc.v2` judges containerd's own shim | `io.containerd.native.v2`, built first |
+//! | `SHIM_DIR` | the folder of its binary | where cargo builds; for containerd's own, containerd's |
+//! | `SHIM_ENGINES` | the folder of fetched packages | `engines` in cargo's target folder |
 #![forbid(unsafe_code)]
 
 pub mod cgroups;

@@ -60,13 +60,15 @@ impl Session {
         let name = describe(&command);
         let pty = openpty(None, None).context("open a terminal")?;
         tcsetwinsize(&pty.master, size(rows, columns)).context("resize the terminal")?;
-        command.stdin(pty.slave.try_clone()?).stdout(pty.slave.try_clone()?).stderr(pty.slave);
+        // Children inherit the originals, and would hide the hang-up; the copies close on exec.
+        let (master, slave) = (pty.master.try_clone()?, pty.slave.try_clone()?);
+        drop(pty);
+        command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
-        // The command holds the other end; kept open, it would hide the hang-up.
+        // The command still holds the child's end.
         drop(command);
-        let stdout = Stream::read(Some(pty.master.try_clone()?));
-        let stdin = Some(File::from(pty.master));
-        Ok(Self { name, child, stdin, stdout, stderr: Stream::read(None) })
+        let stdout = Stream::read(Some(master.try_clone()?));
+        Ok(Self { name, child, stdin: Some(master.into()), stdout, stderr: Stream::read(None) })
     }
 
     /// The program's process id.

@@ -6,6 +6,7 @@
 mod apt;
 mod sources;
 
+use std::collections::HashSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -105,7 +106,8 @@ impl Store {
         missing.into_iter().map(|deb| self.add(&apt, deb)).fold(Ok(()), Result::and)
     }
 
-    fn missing(&self, debs: &[Deb]) -> Vec<Deb> {
+    /// Those that were not fetched, each once.
+    fn missing(&self, debs: &[Deb]) -> HashSet<Deb> {
         debs.iter().copied().filter(|&deb| self.unpacked(deb).is_err()).collect()
     }
 

@@ -112,7 +112,9 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
     let total = Total::default();
     if geteuid().is_root() {
         Shim::under_test().build()?;
-        cgroups::sweep(is_abandoned);
+        if let Err(error) = cgroups::sweep(is_abandoned) {
+            say(&format!("note: left by an earlier run: {error:#}"));
+        }
         let debs: Vec<_> = lanes.iter().flat_map(|(engine, _)| needed(*engine)).collect();
         // Lanes that have all they need run nevertheless.
         let fetched = Store::open().fetch(&debs);
@@ -211,6 +213,8 @@ impl Total {
         verdict: Verdict,
         why: &str,
     ) {
+        // One line a test, whatever apt or a shim had to say.
+        let why = why.replace('\n', "; ");
         for name in names {
             self.count(name, verdict);
             say(&format!("test {name} ... {}: {why}", verdict.word()));

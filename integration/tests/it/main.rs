@@ -1,4 +1,5 @@
 //! Shims under real containerds: every test runs with each of them.
+#![forbid(unsafe_code)]
 
 mod api;
 mod confinement;

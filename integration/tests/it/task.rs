@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use integration::container::{Container, PROMPT};
+use integration::engine::Engine;
 use integration::lane::Lane;
 use integration::session::Session;
 use integration::wait::{self, SOON};
@@ -120,12 +121,10 @@ fn a_paused_task_stands_still_until_it_is_resumed(lane: &Lane) -> Result<()> {
 fn a_paused_task_can_be_killed(lane: &Lane) -> Result<()> {
     let container = lane.sleeper(&[])?;
     container.task(&["pause"])?;
+    // On cgroup v1 the signal waits for the thaw, which is the shim's to do.
     container.kill("KILL")?;
-    // On cgroup v1 the signal waits for the thaw.
-    if container.status()?.as_deref() == Some("PAUSED") {
-        container.task(&["resume"])?;
-    }
-    assert_eq!(container.remove()?, 137);
+    assert_eq!(container.delete_task()?, 137);
+    container.delete()?;
     Ok(())
 }
 
@@ -201,7 +200,10 @@ fn output_goes_to_a_log_file(lane: &Lane) -> Result<()> {
     let container = lane.start(&["--log-uri", &uri], &["sh", "-c", script])?;
     container.remove()?;
     let text = fs::read_to_string(&log)?;
-    assert!(text.contains("out\n") && text.contains("err\n"), "{text:?}");
+    assert!(text.contains("out\n"), "{text:?}");
+    // containerd 1.6's own shim sometimes forgets one of two streams into the same file.
+    let forgetful = lane.shim().is_go() && lane.engine() == Engine::V16;
+    assert!(forgetful || text.contains("err\n"), "{text:?}");
     Ok(())
 }
 
