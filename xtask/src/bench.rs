@@ -27,6 +27,8 @@ pub(crate) fn bench(arguments: &[&str]) -> Result<ExitCode> {
 
     let release = sh::target().join("release");
     let rootfs = sh::target().join("bench-rootfs");
+    // Pages of a file just written count as dirty in whoever maps them, until they are on disk.
+    sh::run(&mut Command::new("sync"))?;
     make_rootfs(Path::new(path("busybox")?), &rootfs)?;
     let native = release.join("containerd-shim-native-v2");
     let (go, runc, crun) = (path("engine2")?, path("runc")?, path("crun")?);
