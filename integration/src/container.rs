@@ -1,5 +1,7 @@
 //! A container that runs beside the test.
 
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -53,6 +55,22 @@ impl Container {
     /// When there is no task.
     pub fn pid(&self) -> Result<i32> {
         Ok(self.row()?.with_context(|| format!("no task {}", self.id))?.0)
+    }
+
+    /// Waits until the init process runs the container's program, and returns its number.
+    ///
+    /// A task is started a moment before its process has given up the runtime's own privileges.
+    ///
+    /// # Errors
+    /// When it does not get there soon.
+    pub fn settle(&self) -> Result<i32> {
+        let pid = self.pid()?;
+        wait::until(format!("the program of {}", self.id), SOON, || {
+            let exe = fs::read_link(format!("/proc/{pid}/exe"))?;
+            // The image has no other program, and no runtime has that name.
+            ensure!(exe == Path::new("/bin/busybox"), "it is {}", exe.display());
+            Ok(pid)
+        })
     }
 
     /// The shim's process: the parent of the init process.
@@ -180,8 +198,15 @@ impl Container {
     /// # Errors
     /// When any of that fails.
     pub fn remove(&self) -> Result<i32> {
-        // It may have ended by itself.
-        let _ = self.kill("KILL");
+        self.kill("KILL")?;
+        self.finish()
+    }
+
+    /// Waits for the end, deletes and forgets, and returns the exit status.
+    ///
+    /// # Errors
+    /// When any of that fails.
+    pub fn finish(&self) -> Result<i32> {
         let status = self.delete_task()?;
         self.delete()?;
         Ok(status)

@@ -214,7 +214,9 @@ impl Lane {
     /// # Errors
     /// When it does not start.
     pub fn sleeper(&self, flags: &[&str]) -> Result<Container> {
-        self.start(&[&["--null-io"], flags].concat(), &["sleep", "1000"])
+        let container = self.start(&[&["--null-io"], flags].concat(), &["sleep", "1000"])?;
+        container.settle()?;
+        Ok(container)
     }
 
     /// Starts a container in the background, under another daemon than the shared one.
@@ -246,7 +248,9 @@ impl Lane {
         self.with_output(|| self.ctr().run(&command))
     }
 
-    /// Starts a container by a spec, in the background. Its root file system is in the folder.
+    /// Starts a container by a spec, in the background, whose program does not end by itself.
+    ///
+    /// Its root file system is in the folder.
     ///
     /// # Errors
     /// When it does not start.
@@ -259,7 +263,9 @@ impl Lane {
         let config = folder.join("config.json");
         change(spec).write(Path::new(&config))?;
         self.ctr().ok(&self.spec_command("--detach", &config, &name))?;
-        Ok((Container::new(&self.ctr(), &name), folder))
+        let container = Container::new(&self.ctr(), &name);
+        container.settle()?;
+        Ok((container, folder))
     }
 
     /// What a container without an image is made of.

@@ -20,7 +20,10 @@ pub(crate) fn read(bundle: &Bundle) -> Result<Spec> {
     let path = bundle.path().join("config.json");
     let Ok(text) = fs::read(&path) else { return Err(err) };
     let Ok(mut spec) = serde_json::from_slice::<Value>(&text) else { return Err(err) };
-    let unknown = drop_unknown_capabilities(&mut spec["process"]["capabilities"]);
+    let unknown = spec
+        .pointer_mut("/process/capabilities")
+        .map(drop_unknown_capabilities)
+        .unwrap_or_default();
     if unknown.is_empty() {
         return Err(err);
     }

@@ -26,6 +26,7 @@ integration::tests![
     an_exec_is_not_started_twice,
     a_failed_start_of_an_exec_leaves_the_rest_alone,
     a_failed_create_leaves_no_task,
+    a_task_that_failed_to_start_is_stopped_at_once,
     pids_name_the_exec_that_they_belong_to,
     metrics_have_the_type_of_the_machines_cgroups,
     limits_change_while_the_task_runs,
@@ -335,6 +336,27 @@ fn a_failed_create_leaves_no_task(lane: &Lane) -> Result<()> {
         assert_eq!(refusal(gone)?, Code::NotFound);
         client.delete_container(&draft.name).await
     })
+}
+
+fn a_task_that_failed_to_start_is_stopped_at_once(lane: &Lane) -> Result<()> {
+    for _ in 0..5 {
+        let mut draft = lane.draft(&["true"])?;
+        let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "exit 9"] }]);
+        draft.spec = draft.spec.set("/hooks", json!({})).set("/hooks/startContainer", hook);
+        lane.talk(async |client| {
+            let init = Target::init(&draft.name);
+            create(&client, &draft).await?;
+            match client.start(init).await {
+                // runc has started it by then, and its first process fails.
+                Ok(_) => assert_ne!(client.wait(init).await?, 0),
+                // A client deletes only what is stopped, and asks but once.
+                Err(_) => assert_eq!(client.status(init).await?, Status::STOPPED.into()),
+            }
+            client.delete(init).await?;
+            client.delete_container(&draft.name).await
+        })?;
+    }
+    Ok(())
 }
 
 fn pids_name_the_exec_that_they_belong_to(lane: &Lane) -> Result<()> {

@@ -123,7 +123,7 @@ fn an_exec_ends_with_the_container(lane: &Lane) -> Result<()> {
     session.expect("ready\n", PROMPT)?;
     container.kill("KILL")?;
     assert_eq!(session.finish(PROMPT)?.status, 137);
-    container.remove()?;
+    container.finish()?;
     Ok(())
 }
 
@@ -133,6 +133,6 @@ fn an_exec_into_a_stopped_container_is_refused(lane: &Lane) -> Result<()> {
     let output = container.exec(&["echo", "hello"])?;
     assert_ne!(output.status, 0);
     assert_eq!(output.stdout, "");
-    container.remove()?;
+    container.finish()?;
     Ok(())
 }

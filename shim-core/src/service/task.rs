@@ -264,8 +264,8 @@ fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
         request.spec.as_ref().ok_or_else(|| Error::invalid("an exec needs a process spec"))?;
     let mut json: serde_json::Value = parse_json("process spec", &spec.value)?;
     // containerd's own shim takes a process without a user for root's; the parser here would not.
-    if json["user"].is_null() {
-        json["user"] = serde_json::json!({"uid": 0, "gid": 0});
+    if let Some(process) = json.as_object_mut() {
+        process.entry("user").or_insert_with(|| serde_json::json!({"uid": 0, "gid": 0}));
     }
     let process = serde_json::from_value(json);
     let mut process: Process =

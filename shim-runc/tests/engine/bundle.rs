@@ -40,7 +40,7 @@ pub(crate) struct Running {
     pub(crate) output: Option<OwnedFd>,
     pub(crate) input: Option<OwnedFd>,
     /// Keeps the bundle on disk.
-    pub(crate) dir: Arc<TempDir>,
+    pub(crate) _bundle: Arc<TempDir>,
 }
 
 impl Made {
@@ -117,7 +117,7 @@ impl Made {
             init: Some(init),
             output: None,
             input: None,
-            dir: Arc::clone(&self.dir),
+            _bundle: Arc::clone(&self.dir),
         })
     }
 

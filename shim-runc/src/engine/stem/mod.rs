@@ -16,8 +16,8 @@ use nix::{
 };
 use shim_core::{
     Context, Error, Kind, Result,
-    linux::{Reaper, open_pid, watch},
-    model::Pid,
+    linux::{Reaper, open_pid, signal_pidfd, watch},
+    model::{Pid, Signal},
 };
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 pub(crate) use request::Request;
-use request::{ANSWER, Answer};
+use request::{ANSWER, Answer, NUMBERS, Outcome};
 
 use super::{
     step::Part,
@@ -35,8 +35,16 @@ use super::{
 /// Makes processes. Clones are the same stem.
 #[derive(Clone, Debug)]
 pub(crate) struct Stem {
-    socket: Arc<Mutex<Socket>>,
+    line: Arc<Mutex<Line>>,
     reaper: Reaper,
+}
+
+/// The way to the stem, for one request at a time.
+#[derive(Debug)]
+struct Line {
+    socket: Socket,
+    /// The number of the next request.
+    next: u64,
 }
 
 /// The stem is forked before there is a runtime, so its socket is registered at its first use.
@@ -95,8 +103,8 @@ impl Stem {
         .context("fork the stem")?;
         hold.keep(Pid::new(pid)?);
         drop(hold);
-        let socket = Arc::new(Mutex::new(Socket::Fresh(Some(ours))));
-        Ok(Self { socket, reaper })
+        let line = Line { socket: Socket::Fresh(Some(ours)), next: 0 };
+        Ok(Self { line: Arc::new(Mutex::new(line)), reaper })
     }
 
     /// Has a process made that runs a plan. The caller holds the reaper, and adopts the process.
@@ -108,22 +116,24 @@ impl Stem {
         request: &Request,
         files: &[BorrowedFd<'_>],
     ) -> Result<Made, Refused> {
-        let mut socket = self.socket.lock().await;
-        let socket = socket.watched().map_err(Refused::Gone)?;
-        let answer = exchange(socket, request, files).await;
-        let (answer, pidfd) = answer.map_err(|err| {
+        let mut line = self.line.lock().await;
+        let number = line.next;
+        line.next = (number + 1) % NUMBERS;
+        let socket = line.socket.watched().map_err(Refused::Gone)?;
+        let request = Request { number, ..request.clone() };
+        let answer = exchange(socket, &request, files).await;
+        let (Answer { between, outcome, .. }, pidfd) = answer.map_err(|err| {
             let err = Error::from(err).context("ask the stem for a process");
             Refused::Gone(err.with_kind(Kind::Unavailable))
         })?;
-        let (Answer::Made { between, .. } | Answer::Refused { between, .. }) = answer;
         self.collect(between).map_err(Refused::Gone)?;
-        match (answer, pidfd) {
-            (Answer::Made { pid, .. }, Some(pidfd)) => {
+        match (outcome, pidfd) {
+            (Outcome::Made { pid }, Some(pidfd)) => {
                 let pid = Pid::new(pid).map_err(Refused::Gone)?;
                 Ok(Made { pid, pidfd })
             }
-            (Answer::Made { .. }, None) => Err(Refused::Kernel(Part::Clone, Errno::EMFILE)),
-            (Answer::Refused { part, errno, .. }, _) => Err(Refused::Kernel(part, errno)),
+            (Outcome::Made { .. }, None) => Err(Refused::Kernel(Part::Clone, Errno::EMFILE)),
+            (Outcome::Refused { part, errno }, _) => Err(Refused::Kernel(part, errno)),
         }
     }
 
@@ -181,6 +191,7 @@ async fn exchange(
     request: &Request,
     files: &[BorrowedFd<'_>],
 ) -> Result<(Answer, Option<OwnedFd>), Errno> {
+    let number = request.number;
     let request = request.bytes();
     if request.len() > request::LENGTH || files.len() > Files::ROOM {
         return Err(Errno::E2BIG);
@@ -191,16 +202,25 @@ async fn exchange(
         // Further messages are only there for their files.
         bytes = &[0];
     }
-    let mut answer = [0; ANSWER];
-    let got = ready(socket, Interest::READABLE, |socket| {
-        let mut files = Files::new();
-        let got = sys::receive(socket, &mut answer, &mut files)?;
-        Ok((got, files.take()))
-    });
-    match got.await? {
-        (ANSWER, pidfd) => Ok((Answer::of(answer), pidfd)),
-        (0, _) => Err(Errno::EPIPE),
-        _ => Err(Errno::EBADMSG),
+    loop {
+        let mut answer = [0; ANSWER];
+        let got = ready(socket, Interest::READABLE, |socket| {
+            let mut files = Files::new();
+            let got = sys::receive(socket, &mut answer, &mut files)?;
+            Ok((got, files.take()))
+        });
+        let (answer, pidfd) = match got.await? {
+            (ANSWER, pidfd) => (Answer::of(answer), pidfd),
+            (0, _) => return Err(Errno::EPIPE),
+            _ => return Err(Errno::EBADMSG),
+        };
+        if answer.number == number {
+            return Ok((answer, pidfd));
+        }
+        // Whoever asked for this process was dropped: nobody else wants it.
+        if let Some(pidfd) = pidfd {
+            let _ = signal_pidfd(&pidfd, Signal::KILL);
+        }
     }
 }
 

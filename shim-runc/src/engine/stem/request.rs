@@ -9,12 +9,16 @@ use crate::engine::{
 
 /// The longest request in bytes.
 pub(super) const LENGTH: usize = 4096;
+/// Requests are counted up to here and from 0 again.
+pub(super) const NUMBERS: u64 = 1 << 31;
 /// The length of an answer.
-pub(super) const ANSWER: usize = 16;
+pub(super) const ANSWER: usize = 20;
 
 /// Asks for one process. File 0 is the plan, file 1 the child's socket; the plan's own follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
+    /// Tells its answer from that of a request whose asker went away.
+    pub(super) number: u64,
     /// `CLONE_NEW*` flags of the new process.
     pub(crate) namespaces: u64,
     /// The length of the plan in bytes.
@@ -35,6 +39,7 @@ pub(crate) struct Request {
 /// The same as the stem reads it, without allocation.
 #[derive(Debug)]
 pub(super) struct Received<'bytes> {
+    pub(super) number: u64,
     pub(super) namespaces: u64,
     pub(super) plan: u64,
     pub(super) files: u64,
@@ -46,17 +51,27 @@ pub(super) struct Received<'bytes> {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// The process exists; its pidfd comes along. The process in between, if there was one, has
-    /// done its work.
-    Made { pid: i32, between: i32 },
+pub(super) struct Answer {
+    /// The request's.
+    pub(super) number: u64,
+    /// The process in between, if there was one; it has done its work.
+    pub(super) between: i32,
+    pub(super) outcome: Outcome,
+}
+
+/// Whether there is a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It exists; its pidfd comes along.
+    Made { pid: i32 },
     /// There is none.
-    Refused { part: Part, errno: Errno, between: i32 },
+    Refused { part: Part, errno: Errno },
 }
 
 impl Request {
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
+        self.number.write(&mut bytes);
         self.namespaces.write(&mut bytes);
         self.plan.write(&mut bytes);
         self.files.write(&mut bytes);
@@ -72,6 +87,7 @@ impl<'bytes> Received<'bytes> {
     pub(super) fn read(bytes: &'bytes [u8]) -> Result<Self, Malformed> {
         let reader = &mut Reader::new(bytes);
         Ok(Self {
+            number: u64::read(reader)?,
             namespaces: u64::read(reader)?,
             plan: u64::read(reader)?,
             files: u64::read(reader)?,
@@ -85,10 +101,11 @@ impl<'bytes> Received<'bytes> {
 
 impl Answer {
     pub(super) fn bytes(self) -> [u8; ANSWER] {
-        let words = match self {
-            Self::Made { pid, between } => [pid, between, 0, 0],
-            Self::Refused { part, errno, between } => {
-                [0, between, (part as u32).cast_signed(), errno as i32]
+        let number = i32::try_from(self.number % NUMBERS).unwrap_or_default();
+        let words = match self.outcome {
+            Outcome::Made { pid } => [number, self.between, pid, 0, 0],
+            Outcome::Refused { part, errno } => {
+                [number, self.between, 0, (part as u32).cast_signed(), errno as i32]
             }
         };
         let mut bytes = [0; ANSWER];
@@ -99,18 +116,18 @@ impl Answer {
     }
 
     pub(super) fn of(bytes: [u8; ANSWER]) -> Self {
-        let mut words = [0; 4];
+        let mut words = [0; 5];
         for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
             *word = i32::from_ne_bytes(four.try_into().expect("chunks of four"));
         }
-        match words {
-            [0, between, part, errno] => Self::Refused {
-                part: Part::of(part.cast_unsigned()),
-                errno: Errno::from_raw(errno),
-                between,
-            },
-            [pid, between, ..] => Self::Made { pid, between },
-        }
+        let [number, between, pid, part, errno] = words;
+        let outcome = if pid == 0 {
+            let part = Part::of(part.cast_unsigned());
+            Outcome::Refused { part, errno: Errno::from_raw(errno) }
+        } else {
+            Outcome::Made { pid }
+        };
+        Self { number: u64::from(number.unsigned_abs()), between, outcome }
     }
 }
 
@@ -121,6 +138,7 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_was_written() {
         let request = Request {
+            number: 9,
             namespaces: 0x2000_0000,
             plan: 10,
             files: 3,
@@ -139,11 +157,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_as_it_was_written() {
-        let answers = [
-            Answer::Made { pid: 77, between: 78 },
-            Answer::Refused { part: Part::Clone, errno: Errno::EAGAIN, between: 0 },
+        let outcomes = [
+            Outcome::Made { pid: 77 },
+            Outcome::Refused { part: Part::Clone, errno: Errno::EAGAIN },
         ];
-        for answer in answers {
+        for outcome in outcomes {
+            let answer = Answer { number: 5, between: 78, outcome };
             assert_eq!(Answer::of(answer.bytes()), answer);
         }
     }

@@ -20,7 +20,7 @@ use nix::{
     unistd::chdir,
 };
 
-use super::request::{Answer, LENGTH, Received};
+use super::request::{Answer, LENGTH, Outcome, Received};
 use crate::engine::{
     execute,
     step::Part,
@@ -62,13 +62,6 @@ pub(super) fn serve(socket: &OwnedFd, home: &Home, shim: i32) {
                     return;
                 }
             }
-            // More files than anything asks for: the message is lost, and the request with it.
-            Err(Errno::EMSGSIZE) => {
-                let lost = Refusal { part: Part::Plan, errno: Errno::EMSGSIZE };
-                if answer(socket.as_fd(), Err(lost), 0).is_err() {
-                    return;
-                }
-            }
             Err(_) => return,
         }
     }
@@ -97,106 +90,120 @@ fn settle(shim: i32) -> sys::Result<()> {
 }
 
 fn attend(socket: BorrowedFd<'_>, home: &Home, bytes: &[u8], files: &mut Files) -> sys::Result<()> {
-    let Ok(request) = Received::read(bytes) else {
-        let refusal = Refusal { part: Part::Plan, errno: Errno::EBADMSG };
-        return answer(socket, Err(refusal), 0);
-    };
+    let request = Received::read(bytes).map_err(|_| Errno::EBADMSG)?;
     while (files.count() as u64) < request.files {
         if sys::receive(socket, &mut [0], files)? == 0 {
             return Err(Errno::EPIPE);
         }
     }
-    if request.joins.left() == 0 {
-        let made = clone_at_home(home, &request, files);
-        return answer(socket, made, 0);
+    let work = Work { socket, home, request, files };
+    if work.request.joins.left() == 0 {
+        return work.answer(work.clone_at_home(), 0);
     }
     match sys::clone_process(0, None) {
         Ok(Cloned::Child) => {
-            let made = clone_elsewhere(&request, files);
-            // It was not answered for: whoever reads finds out from the end of this process.
-            let _ = answer(socket, made, sys::own_pid());
+            // Nobody is left to be told of an answer that can't be sent.
+            let _ = work.answer(work.clone_elsewhere(), sys::own_pid());
             sys::exit(0)
         }
         Ok(Cloned::Parent { .. }) => Ok(()),
-        Err(errno) => answer(socket, Err(Refusal { part: Part::Clone, errno }), 0),
+        Err(errno) => work.answer(Err(Refusal { part: Part::Clone, errno }), 0),
     }
 }
 
-fn answer(socket: BorrowedFd<'_>, made: Done<(i32, OwnedFd)>, between: i32) -> sys::Result<()> {
-    match made {
-        Ok((pid, pidfd)) => {
-            sys::send(socket, &Answer::Made { pid, between }.bytes(), &[pidfd.as_fd()])
+/// One request with all that belongs to it.
+struct Work<'a> {
+    socket: BorrowedFd<'a>,
+    home: &'a Home,
+    request: Received<'a>,
+    files: &'a Files,
+}
+
+impl Work<'_> {
+    fn answer(&self, made: Done<(i32, OwnedFd)>, between: i32) -> sys::Result<()> {
+        let number = self.request.number;
+        match made {
+            Ok((pid, pidfd)) => {
+                let answer = Answer { number, between, outcome: Outcome::Made { pid } };
+                sys::send(self.socket, &answer.bytes(), &[pidfd.as_fd()])
+            }
+            Err(Refusal { part, errno }) => {
+                let answer = Answer { number, between, outcome: Outcome::Refused { part, errno } };
+                sys::send(self.socket, &answer.bytes(), &[])
+            }
         }
-        Err(Refusal { part, errno }) => {
-            sys::send(socket, &Answer::Refused { part, errno, between }.bytes(), &[])
+    }
+
+    /// Clones from the stem, whose own namespaces are the same afterwards.
+    fn clone_at_home(&self) -> Done<(i32, OwnedFd)> {
+        let made = self.set_pids().and_then(|()| self.set_clock()).and_then(|()| self.clone());
+        // Another container's child must not land in this one's namespaces: no stem is better
+        // than one that stands elsewhere.
+        if self.request.pids.is_some() {
+            let back = sys::join_namespace(self.home.pids.as_fd(), libc::CLONE_NEWPID);
+            back.unwrap_or_else(|_| sys::exit(1));
+        }
+        if self.request.clock.is_some() {
+            let clock = self.home.clock.as_ref().ok_or(Errno::ENOSYS);
+            let back = clock.and_then(|clock| sys::join_namespace(clock.as_fd(), NEWTIME));
+            back.unwrap_or_else(|_| sys::exit(1));
+        }
+        made
+    }
+
+    /// Clones from a process in between, which joins namespaces first and ends afterwards.
+    fn clone_elsewhere(&self) -> Done<(i32, OwnedFd)> {
+        self.set_pids()?;
+        self.set_clock()?;
+        for (namespace, kind) in self.request.joins.clone() {
+            let kind = i32::try_from(kind).map_err(|_| at(Part::Join)(Errno::ERANGE))?;
+            let namespace = self.files.get(namespace.0).map_err(at(Part::Join))?;
+            sys::join_namespace(namespace, kind).map_err(at(Part::Join))?;
+        }
+        self.clone()
+    }
+
+    /// Chooses the pid namespace of children.
+    fn set_pids(&self) -> Done {
+        let Some(pids) = self.request.pids else { return Ok(()) };
+        let pids = self.files.get(pids.0).map_err(at(Part::Join))?;
+        sys::join_namespace(pids, libc::CLONE_NEWPID).map_err(at(Part::Join))
+    }
+
+    /// Makes the time namespace of children. Its offsets can be set until somebody is in it, so
+    /// it has to be made before the clone.
+    fn set_clock(&self) -> Done {
+        let Some(offsets) = self.request.clock else { return Ok(()) };
+        sys::new_namespaces(NEWTIME).map_err(at(Part::Clock))?;
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let write = |path: &CStr| -> sys::Result<()> {
+            let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            sys::write_whole(&file, offsets.to_bytes())
+        };
+        write(c"/proc/self/timens_offsets").map_err(at(Part::Clock))
+    }
+
+    fn clone(&self) -> Done<(i32, OwnedFd)> {
+        let cgroup = self.request.cgroup.map(|cgroup| self.files.get(cgroup.0)).transpose();
+        let cgroup = cgroup.map_err(at(Part::Clone))?;
+        match sys::clone_process(self.request.namespaces, cgroup).map_err(at(Part::Clone))? {
+            Cloned::Child => self.become_child(),
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
         }
     }
+
+    fn become_child(&self) -> ! {
+        // A child that waits for its start for days must not keep the stem's socket open: the
+        // shim could no longer tell that the stem is gone.
+        sys::close_early(self.socket);
+        let plan = usize::try_from(self.request.plan).map_err(|_| Errno::EOVERFLOW);
+        let plan = plan.and_then(|length| sys::map_bytes(self.files.get(0)?, length));
+        // Without a plan the first order is already malformed, and that is reported.
+        execute::run(plan.unwrap_or_default(), self.files)
+    }
 }
 
-/// Clones from the stem, whose own namespaces are the same afterwards.
-fn clone_at_home(home: &Home, request: &Received<'_>, files: &Files) -> Done<(i32, OwnedFd)> {
-    let set = set_pids(request, files).and_then(|()| set_clock(request));
-    let made = set.and_then(|()| clone(request, files));
-    if request.pids.is_some() {
-        let back = sys::join_namespace(home.pids.as_fd(), libc::CLONE_NEWPID);
-        // Another container's child must not land in this one's namespace.
-        back.unwrap_or_else(|_| sys::exit(1));
-    }
-    if request.clock.is_some() {
-        let back = home.clock.as_ref().map(|clock| sys::join_namespace(clock.as_fd(), NEWTIME));
-        back.unwrap_or(Err(Errno::ENOSYS)).unwrap_or_else(|_| sys::exit(1));
-    }
-    made
-}
-
+/// libc has it for one C library only.
 const NEWTIME: i32 = 0x80;
-
-/// Clones from a process in between, which joins namespaces first and ends afterwards.
-fn clone_elsewhere(request: &Received<'_>, files: &Files) -> Done<(i32, OwnedFd)> {
-    set_pids(request, files)?;
-    set_clock(request)?;
-    for (namespace, kind) in request.joins.clone() {
-        let kind = i32::try_from(kind).map_err(|_| at(Part::Join)(Errno::ERANGE))?;
-        let namespace = files.get(namespace.0).map_err(at(Part::Join))?;
-        sys::join_namespace(namespace, kind).map_err(at(Part::Join))?;
-    }
-    clone(request, files)
-}
-
-/// Chooses the pid namespace of children.
-fn set_pids(request: &Received<'_>, files: &Files) -> Done {
-    let Some(pids) = request.pids else { return Ok(()) };
-    let pids = files.get(pids.0).map_err(at(Part::Join))?;
-    sys::join_namespace(pids, libc::CLONE_NEWPID).map_err(at(Part::Join))
-}
-
-/// Makes the time namespace of children. Its offsets can be set until somebody is in it, so it
-/// has to be made before the clone.
-fn set_clock(request: &Received<'_>) -> Done {
-    let Some(offsets) = request.clock else { return Ok(()) };
-    sys::new_namespaces(NEWTIME).map_err(at(Part::Clock))?;
-    if offsets.is_empty() {
-        return Ok(());
-    }
-    let write = |path: &CStr| -> sys::Result<()> {
-        let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-        sys::write_whole(&file, offsets.to_bytes())
-    };
-    write(c"/proc/self/timens_offsets").map_err(at(Part::Clock))
-}
-
-fn clone(request: &Received<'_>, files: &Files) -> Done<(i32, OwnedFd)> {
-    let cgroup = request.cgroup.map(|cgroup| files.get(cgroup.0)).transpose();
-    let cgroup = cgroup.map_err(at(Part::Clone))?;
-    match sys::clone_process(request.namespaces, cgroup).map_err(at(Part::Clone))? {
-        Cloned::Child => become_child(request, files),
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-    }
-}
-
-fn become_child(request: &Received<'_>, files: &Files) -> ! {
-    let plan = usize::try_from(request.plan).map_err(|_| Errno::EOVERFLOW);
-    let plan = plan.and_then(|length| sys::map_bytes(files.get(0)?, length));
-    // Without a plan the first order is already malformed, and that is reported.
-    execute::run(plan.unwrap_or_default(), files)
-}

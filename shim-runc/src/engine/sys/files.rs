@@ -104,6 +104,12 @@ pub(crate) fn keep_only<const N: usize>(
     Ok(lifted)
 }
 
+/// Closes a descriptor whose owner will never drop it: the process runs another program or ends.
+pub(crate) fn close_early(fd: BorrowedFd<'_>) {
+    // SAFETY: the caller and the descriptor's owner use it no more.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Puts a copy of a descriptor at a number, open across exec; dup2(2).
 pub(crate) fn place(fd: BorrowedFd<'_>, at: RawFd) -> Result<()> {
     if fd.as_raw_fd() == at {
