@@ -109,7 +109,6 @@ impl Spec {
 }
 
 fn mounts() -> Value {
-    let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     json!([
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -123,6 +122,10 @@ fn mounts() -> Value {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         mount("/run", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ])
+}
+
+fn mount(target: &str, kind: &str, options: &[&str]) -> Value {
+    json!({ "destination": target, "type": kind, "source": kind, "options": options })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! implementing [`Backend`] and [`Container`], the verbs of the kernel work, and handing the
 //! backend to [`run`]:
 //!
-//! ```ignore
+//! ```text
 //! fn main() -> std::process::ExitCode {
 //!     shim_core::run(Plain)
 //! }

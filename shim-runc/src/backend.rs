@@ -75,7 +75,8 @@ impl Backend for NativeBackend {
             return Err(Error::new(Kind::Unavailable, "the backend is not open"));
         };
         let draft = Draft::of(self, ready, &request)?;
-        let record = Record { cgroup: draft.cgroup.path().as_str().to_owned(), init: None };
+        let record =
+            Record { cgroup: draft.cgroup.path().as_str().to_owned(), ..Record::default() };
         record.write(&request.bundle)?;
         let cgroup = draft.cgroup.clone();
         match draft.make(ready, &request, record).await {
@@ -153,6 +154,8 @@ impl Draft {
     ) -> Result<Created<NativeContainer>> {
         let resources = spec::resources(&self.spec)?;
         self.cgroup.create(resources.as_ref()).context("create the cgroup")?;
+        record.is_made = true;
+        record.write(&request.bundle)?;
         let joins = self.cgroup.joins().context("open the cgroup")?;
         enter(&mut self.plan, &joins)?;
         let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());

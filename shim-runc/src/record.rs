@@ -1,22 +1,18 @@
 //! What a bundle records of its container, for those who come after a shim that died.
 //!
-//! It is written before the first side effect, so that whatever was made can be found again, and
-//! once more when the init process is known.
+//! It is written before the first side effect, so that whatever was made can be found again, once
+//! more when the cgroup is the container's own, and when the init process is known.
 
 use std::{
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use nix::{
-    errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-};
 use serde::{Deserialize, Serialize};
 use shim_core::{
     Context, Error, Kind, Result,
-    linux::{open_pid, signal_pidfd},
+    linux::{open_pid, signal_pidfd, start_time, wait_gone},
     model::{Bundle, Pid, Signal},
 };
 
@@ -31,6 +27,9 @@ const LIMIT: Duration = Duration::from_secs(4);
 pub(crate) struct Record {
     /// The path of its cgroup below the root of each hierarchy.
     pub(crate) cgroup: String,
+    /// Whether that cgroup was made for it. Before that it may be another's, and is not touched.
+    #[serde(default)]
+    pub(crate) is_made: bool,
     /// Its init process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) init: Option<Init>,
@@ -99,6 +98,14 @@ pub(crate) fn clean_up(bundle: &Bundle) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let Some(record) = Record::read(bundle)? else { return Ok(()) };
     let cgroup = Cgroup::at(CgroupPath::parse(&record.cgroup)?)?;
+    if !record.is_made {
+        // At most some directories of it are there, and empty; with processes it is another's.
+        if cgroup.exists() && cgroup.pids()?.is_empty() {
+            cgroup.remove().context("remove the cgroup")?;
+        }
+        Record::erase(bundle);
+        return Ok(());
+    }
     let init = record.init.and_then(Init::open);
     if let Some(init) = &init {
         match signal_pidfd(init, Signal::KILL) {
@@ -129,32 +136,6 @@ fn kill_all(cgroup: &Cgroup) -> Result<Vec<Pid>> {
     Ok(pids)
 }
 
-fn wait_gone(pidfd: &OwnedFd, deadline: Instant) -> Result<()> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], left) {
-            Err(Errno::EINTR) => {}
-            Err(err) => return Err(err).context("wait for the container's processes"),
-            Ok(0) => {
-                let why = "the container's processes would not go";
-                return Err(Error::new(Kind::TimedOut, why));
-            }
-            Ok(_) => return Ok(()),
-        }
-    }
-}
-
-/// When a process started: field 22 of proc_pid_stat(5).
-fn start_time(pid: Pid) -> Result<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    // The name, in parentheses, may hold anything: fields are counted behind it.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
-    let started = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());
-    started.ok_or_else(|| Error::other(format!("{path} has no start time")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +147,7 @@ mod tests {
         assert_eq!(Record::read(&bundle).unwrap(), None);
         let own = Pid::new(std::process::id().cast_signed()).unwrap();
         let init = Init::of(own).unwrap();
-        let record = Record { cgroup: "/a/b".to_owned(), init: Some(init) };
+        let record = Record { cgroup: "/a/b".to_owned(), is_made: true, init: Some(init) };
         record.write(&bundle).unwrap();
         assert_eq!(Record::read(&bundle).unwrap(), Some(record));
         assert!(init.open().is_some());

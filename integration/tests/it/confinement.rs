@@ -95,7 +95,8 @@ fn a_filter_of_ones_own_answers_with_its_error(lane: &Lane) -> Result<()> {
     let seccomp = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [
-            { "names": ["mkdir", "mkdirat", "unknown_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 },
+            { "names": ["mkdir", "mkdirat", "unknown_call"],
+              "action": "SCMP_ACT_ERRNO", "errnoRet": 28 },
             { "names": ["kill"], "action": "SCMP_ACT_ERRNO",
               "args": [{ "index": 1, "value": 34, "op": "SCMP_CMP_EQ" }] },
         ],

@@ -29,6 +29,9 @@ use crate::{
 /// How long the end of a container waits for the ends of its execs to be told first.
 const EXECS_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a process may take to end after it could not be started.
+const FAILED_START_LIMIT: Duration = Duration::from_secs(2);
+
 /// A container and the processes in it.
 #[derive(Debug)]
 pub(crate) struct Task<C> {
@@ -131,7 +134,15 @@ impl<C: Container> Task<C> {
     /// Runs the user's program.
     pub(crate) async fn start(&self) -> Result<Pid> {
         let step = self.init.begin(InitOp::Start).await?;
-        self.container.start().await?;
+        if let Err(err) = self.container.start().await {
+            drop(step);
+            // What could not run is ending. containerd's clients look once, and delete only what
+            // has stopped: so the answer comes after that.
+            if time::timeout(FAILED_START_LIMIT, self.wait()).await.is_err() {
+                log::warn!("the process of {} outlives its failed start", self.id);
+            }
+            return Err(err);
+        }
         let pid = self.init.current().pid();
         self.herald.tell(&Event::Started { container: self.id.clone(), pid });
         step.commit(InitState::Running(pid));
@@ -277,7 +288,8 @@ impl<C: Container> Task<C> {
 
     /// Every process of the container, with the exec's id where it is one.
     ///
-    /// Never empty while the container lives: containerd takes one without processes for leaked.
+    /// Never empty until the container is deleted: containerd takes one without processes for leaked,
+    /// and removes it when it starts again.
     pub(crate) async fn pids(&self) -> Result<Vec<(Pid, Option<ExecId>)>> {
         let mut known: HashMap<Pid, Option<ExecId>> = HashMap::new();
         let init = self.init.current();
@@ -295,6 +307,10 @@ impl<C: Container> Task<C> {
             }),
             Err(err) if err.kind() == Kind::Unsupported => {}
             Err(err) => return Err(err),
+        }
+        // One that ended while containerd was away still has an exit to tell.
+        if known.is_empty() {
+            known.insert(init.pid(), None);
         }
         let mut pids: Vec<_> = known.into_iter().collect();
         pids.sort_by_key(|(pid, _)| *pid);

@@ -10,6 +10,6 @@ pub(crate) mod stdio;
 pub(crate) mod sys;
 
 pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
-pub use recorded::kill_recorded;
+pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};
 pub use spawn::{Gate, spawn};

@@ -56,25 +56,31 @@ pub fn kill_recorded(bundle: &Bundle) -> Result<()> {
         Err(err) if err.kind() == Kind::NotFound => return Ok(()),
         sent => sent?,
     }
-    wait_gone(pidfd.as_fd(), pid)
+    wait_gone(pidfd, Instant::now() + LIMIT).with_context(|| format!("end process {pid}"))
 }
 
-fn wait_gone(pidfd: std::os::fd::BorrowedFd<'_>, pid: Pid) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
+/// Waits until the process behind a pidfd has ended, child or not.
+///
+/// # Errors
+/// `TimedOut` when it has not by the deadline.
+pub fn wait_gone(pidfd: impl AsFd, deadline: Instant) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], left) {
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], left) {
             Err(Errno::EINTR) => {}
-            Err(err) => return Err(err).with_context(|| format!("wait for process {pid}")),
-            Ok(0) => return Err(Error::new(Kind::TimedOut, format!("process {pid} lives on"))),
+            Err(err) => return Err(err).context("wait for a process to end"),
+            Ok(0) => return Err(Error::new(Kind::TimedOut, "the process would not end")),
             Ok(_) => return Ok(()),
         }
     }
 }
 
-/// When a process started, in clock ticks since boot.
-fn start_time(pid: Pid) -> Result<u64> {
+/// When a process started, in clock ticks since boot: with its pid it names one process for ever.
+///
+/// # Errors
+/// When there is no such process.
+pub fn start_time(pid: Pid) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     // The name, in parentheses, may hold anything: fields are counted behind it.
