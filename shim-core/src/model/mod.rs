@@ -11,7 +11,7 @@ mod stdio;
 
 pub use bundle::{Bundle, Group};
 pub use exit::{Exit, ExitStatus};
-pub use id::{ContainerId, ExecId, Namespace};
+pub use id::{ContainerId, ExecId, InvalidId, Namespace};
 pub use mount::Mount;
 pub use process::{About, Pid, RuntimeOptions, WindowSize};
 pub use signal::Signal;
