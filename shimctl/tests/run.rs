@@ -1,6 +1,8 @@
 //! `shimctl` as a person uses it, with the native shim and with the example of `shim-core`: no
 //! containerd anywhere. Needs root; without it each test says so and passes nothing off as tested.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
