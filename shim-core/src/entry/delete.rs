@@ -15,7 +15,7 @@ use crate::{
     backend::Backend,
     error::{Error, Result},
     linux::{self, mount},
-    model::{Bundle, ContainerId, Exit, ExitStatus, Namespace, Signal},
+    model::{Bundle, ContainerId, Exit, ExitStatus, Group, Namespace, Signal},
     service::convert,
 };
 
@@ -24,10 +24,13 @@ pub(super) fn delete(backend: &impl Backend, flags: &Flags) -> Result<Vec<u8>> {
     Namespace::parse(&flags.namespace)?;
     let id = ContainerId::parse(&flags.id)?;
     let bundle = bundle(flags, &id)?;
+    // First of all: containerd may remove the bundle while we are at it.
+    let socket = socket(flags, &id, &bundle);
     let cleaned = backend.clean_up(&id, &bundle);
     // A container that could not be ended holds its mounts: those that can go still should.
     let unmounted = mount::unmount_all(&bundle.rootfs());
-    let removed = remove_socket(&bundle);
+    // A killed shim leaves its socket; a live one of the same group keeps it.
+    let removed = socket.map_or(Ok(()), |socket| socket.remove_dead());
     cleaned.and(unmounted).and(removed)?;
     answer(&bundle)
 }
@@ -42,10 +45,13 @@ fn bundle(flags: &Flags, id: &ContainerId) -> Result<Bundle> {
     Bundle::new(parent.join(id))
 }
 
-/// A killed shim leaves its socket; a live one of the same group keeps it.
-fn remove_socket(bundle: &Bundle) -> Result<()> {
+/// The socket by what the shim wrote, or by the rule for a shim of this container alone.
+fn socket(flags: &Flags, id: &ContainerId, bundle: &Bundle) -> Option<Socket> {
     let address = fs::read_to_string(bundle.path().join("address")).unwrap_or_default();
-    Socket::of_address(&address).map_or(Ok(()), |socket| socket.remove_dead())
+    Socket::of_address(&address).or_else(|| {
+        let group = Group::alone(id);
+        Socket::of_group(None, &flags.address, &flags.namespace, &group).ok()
+    })
 }
 
 fn answer(bundle: &Bundle) -> Result<Vec<u8>> {
