@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    io,
+    io::{self, Read},
     os::{
         fd::OwnedFd,
         unix::{
@@ -15,6 +15,7 @@ use std::{
         },
     },
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -27,6 +28,8 @@ use crate::{
 
 /// Where every containerd up to 2.2 has its shims' sockets, whatever its own state directory.
 const DEFAULT_DIRECTORY: &str = "/run/containerd/s";
+/// How long a dying process may take to drop a connection.
+const PROBE: Duration = Duration::from_millis(100);
 /// `sun_path` without its final NUL (unix(7)).
 const LONGEST: usize = 106;
 
@@ -102,10 +105,14 @@ impl Socket {
             return Ok(());
         }
         let _lock = self.lock()?;
-        match UnixStream::connect(&self.path) {
-            Ok(_) => Ok(()),
-            Err(_) => remove(&self.path),
+        // A killed shim may still be on its way out: its socket takes connections, and then drops
+        // them. A live one keeps them.
+        while let Ok(connection) = UnixStream::connect(&self.path) {
+            if is_kept(connection)? {
+                return Ok(());
+            }
         }
+        remove(&self.path)
     }
 
     /// Removes it, whoever listens: for the shim that does, at its end.
@@ -128,6 +135,15 @@ impl Socket {
         Flock::lock(opened, FlockArg::LockExclusive)
             .map_err(|(_, err)| Error::from(err))
             .with_context(|| format!("lock {}", directory.display()))
+    }
+}
+
+/// Whether the other side holds a connection on which nothing is said.
+fn is_kept(mut connection: UnixStream) -> Result<bool> {
+    connection.set_read_timeout(Some(PROBE)).context("probe a socket")?;
+    match connection.read(&mut [0]) {
+        Ok(read) => Ok(read > 0),
+        Err(err) => Ok(err.kind() == io::ErrorKind::WouldBlock),
     }
 }
 
