@@ -45,6 +45,22 @@ impl Traces {
     }
 }
 
+/// Whether a controller can limit containers here, by v1 or by v2.
+pub(crate) fn has_controller(name: &str) -> bool {
+    let offered = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let found = Path::new("/sys/fs/cgroup").join(name).exists()
+        || offered.split_whitespace().any(|offered| offered == name);
+    if !found {
+        println!("       skipped: no {name} controller");
+    }
+    found
+}
+
+/// Whether the host has cgroup v2 alone.
+pub(crate) fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// Where this run has its cgroups; another one has its own.
 pub(crate) fn namespace() -> String {
     format!("engine-test-{}", std::process::id())

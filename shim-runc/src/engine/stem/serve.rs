@@ -24,7 +24,7 @@ use super::request::{Answer, LENGTH, Outcome, Received};
 use crate::engine::{
     execute,
     step::Part,
-    sys::{self, Cloned, Files},
+    sys::{self, Cloned, FILES_PER_MESSAGE, Files},
 };
 
 /// What the stem has from the time before it was one.
@@ -55,14 +55,9 @@ pub(super) fn serve(socket: &OwnedFd, home: &Home, shim: i32) {
     let mut bytes = [0; LENGTH];
     loop {
         files.clear();
-        match sys::receive(socket.as_fd(), &mut bytes, &mut files) {
-            Ok(0) => return,
-            Ok(length) => {
-                if attend(socket.as_fd(), home, &bytes[..length], &mut files).is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
+        // A shim that is gone, or says what makes no sense, needs no stem.
+        if attend(socket.as_fd(), home, &mut bytes, &mut files).is_err() {
+            return;
         }
     }
 }
@@ -89,14 +84,34 @@ fn settle(shim: i32) -> sys::Result<()> {
     chdir(c"/")
 }
 
-fn attend(socket: BorrowedFd<'_>, home: &Home, bytes: &[u8], files: &mut Files) -> sys::Result<()> {
-    let request = Received::read(bytes).map_err(|_| Errno::EBADMSG)?;
-    while (files.count() as u64) < request.files {
-        if sys::receive(socket, &mut [0], files)? == 0 {
-            return Err(Errno::EPIPE);
+/// Serves one request.
+fn attend(
+    socket: BorrowedFd<'_>,
+    home: &Home,
+    bytes: &mut [u8; LENGTH],
+    files: &mut Files,
+) -> sys::Result<()> {
+    let (length, mut complete) = match sys::receive(socket, bytes, files) {
+        Ok(0) => return Err(Errno::EPIPE),
+        Ok(length) => (length, true),
+        // Files were lost for want of descriptors, the bytes were not.
+        Err(Errno::EMSGSIZE) => (LENGTH, false),
+        Err(errno) => return Err(errno),
+    };
+    let request = Received::read(&bytes[..length]).map_err(|_| Errno::EBADMSG)?;
+    for _ in 1..request.files.div_ceil(FILES_PER_MESSAGE as u64) {
+        match sys::receive(socket, &mut [0], files) {
+            Ok(0) => return Err(Errno::EPIPE),
+            Ok(_) => {}
+            Err(Errno::EMSGSIZE) => complete = false,
+            Err(errno) => return Err(errno),
         }
     }
+    complete &= files.count() as u64 == request.files;
     let work = Work { socket, home, request, files };
+    if !complete {
+        return work.answer(Err(Refusal { part: Part::Clone, errno: Errno::EMFILE }), 0);
+    }
     if work.request.joins.left() == 0 {
         return work.answer(work.clone_at_home(), 0);
     }

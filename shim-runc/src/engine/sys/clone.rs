@@ -56,6 +56,10 @@ fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
     // SAFETY: `args` and `pidfd` live for the length of the call. Without CLONE_VM the child runs
     // on its own copy of this memory, like after fork(2), in a process with one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
+    sides(pid, pidfd)
+}
+
+fn sides(pid: libc::c_long, pidfd: RawFd) -> Result<Cloned> {
     let pid = Errno::result(pid)?;
     if pid == 0 {
         return Ok(Cloned::Child);
@@ -66,11 +70,18 @@ fn clone_with(mut args: CloneArgs) -> Result<Cloned> {
     Ok(Cloned::Parent { pid, pidfd })
 }
 
-/// Makes a child of the calling process, clone3(2) with `CLONE_PIDFD`; like [`clone_process`].
+/// Makes a child of the calling process, clone(2) with `CLONE_PIDFD`; like [`clone_process`].
+///
+/// The older call, because a container's seccomp filter may be in force: most know no clone3.
 pub(crate) fn clone_own_child() -> Result<Cloned> {
-    let flags = u64::try_from(libc::CLONE_PIDFD).expect("it is positive");
-    let signal = u64::try_from(libc::SIGCHLD).expect("it is positive");
-    clone_with(CloneArgs { flags, exit_signal: signal, ..CloneArgs::default() })
+    let mut pidfd: RawFd = -1;
+    let flags = libc::c_long::from(libc::CLONE_PIDFD | libc::SIGCHLD);
+    let (no_stack, unused) = (0_usize, 0_usize);
+    // SAFETY: `pidfd` lives for the length of the call. Without CLONE_VM the child runs on its own
+    // copy of this memory, like after fork(2), in a process with one thread.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, unused, unused) };
+    sides(pid, pidfd)
 }
 
 /// Forks the calling process, runs `stem` in the child and never returns there; fork(2).

@@ -118,7 +118,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], files: &[BorrowedFd<'_>
 }
 
 /// Receives one message, recvmsg(2); 0 bytes when the other end is closed. Descriptors that come
-/// along are close-on-exec and go into `files`.
+/// along are close-on-exec and go into `files`; EMSGSIZE when some were lost, all bytes being there.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],

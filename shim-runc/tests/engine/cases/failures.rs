@@ -95,13 +95,31 @@ cases! {
         assert!(printed.iter().all(|printed| printed == "1\n"), "{printed:?}");
     }
 
+    async fn a_stem_without_descriptors_says_so_and_goes_on(bench: &Bench) {
+        let (bench, stem) = another(bench);
+        let limit = |soft: u64| {
+            let (pid, limit) = (stem.to_string(), format!("--nofile={soft}:"));
+            let done = std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+            assert!(done.unwrap().success());
+        };
+        limit(10);
+        let err = Made::script("true").create(&bench).await.map(|_| ()).unwrap_err();
+        assert_eq!((err.kind(), format!("{err:#}").as_str()),
+            (Kind::ResourceExhausted, "clone a process: EMFILE: Too many open files"));
+        limit(1024);
+        let many = Made::script("ls -d /m/* | wc -l").with(|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.extend((0..300).map(|index| json!({ "destination": format!("/m/{index}"),
+                "type": "bind", "source": "/etc/hostname", "options": ["bind", "ro"] })));
+        });
+        assert_eq!(many.output(&bench).await, "300\n");
+        // It ends with its shim.
+        drop(bench);
+        nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(stem), None).unwrap();
+    }
+
     async fn a_stem_that_is_gone(bench: &Bench) {
-        // One of its own: the others still need theirs.
-        let mut backend = shim_runc::NativeBackend::new();
-        let before = children();
-        shim_core::Backend::open(&mut backend, bench.host.clone()).unwrap();
-        let stem = *children().iter().find(|child| !before.contains(child)).unwrap();
-        let bench = Bench { backend, host: bench.host.clone() };
+        let (bench, stem) = another(bench);
         assert_eq!(Made::script("echo hello").output(&bench).await, "hello\n");
         let stem = nix::unistd::Pid::from_raw(stem);
         nix::sys::signal::kill(stem, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -109,6 +127,15 @@ cases! {
         let err = Made::script("true").create(&bench).await.map(|_| ()).unwrap_err();
         assert_eq!(err.kind(), Kind::Unavailable, "{err:#}");
     }
+}
+
+/// A backend with a stem of its own: the others still need theirs.
+fn another(bench: &Bench) -> (Bench, i32) {
+    let mut backend = shim_runc::NativeBackend::new();
+    let before = children();
+    shim_core::Backend::open(&mut backend, bench.host.clone()).unwrap();
+    let stem = *children().iter().find(|child| !before.contains(child)).unwrap();
+    (Bench { backend, host: bench.host.clone() }, stem)
 }
 
 fn children() -> Vec<i32> {

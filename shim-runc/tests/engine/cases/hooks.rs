@@ -35,6 +35,9 @@ cases! {
             let hook = |moment: &str| json!([{ "path": path, "args": ["hook", moment],
                 "env": ["A=b"], "timeout": 5 }]);
             spec["annotations"] = json!({ "a": "b" });
+            // As most profiles do; the container's own hooks are filtered too.
+            spec["linux"]["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }] });
             spec["hooks"] = json!({
                 "prestart": hook("prestart"), "createRuntime": hook("createRuntime"),
                 "createContainer": hook("createContainer"), "poststart": hook("poststart"),

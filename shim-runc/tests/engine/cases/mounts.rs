@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use super::cases;
-use crate::{Bench, bundle::Made};
+use crate::{Bench, bundle::Made, host};
 
 fn mount(made: Made, mount: serde_json::Value) -> Made {
     made.with(|spec| spec["mounts"].as_array_mut().unwrap().push(mount))
@@ -113,6 +113,13 @@ cases! {
     }
 
     async fn its_cgroups_are_visible(bench: &Bench) {
+        if host::is_unified() {
+            let made = mount(Made::script("ls /sys/fs/cgroup/cgroup.procs; cat /proc/self/cgroup"),
+                json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" }));
+            let printed = made.output(bench).await;
+            assert!(printed.starts_with("/sys/fs/cgroup/cgroup.procs\n"), "{printed}");
+            return;
+        }
         let made = Made::script("ls /sys/fs/cgroup | sort | tr '\\n' ' '; \
             cat /sys/fs/cgroup/memory/memory.limit_in_bytes; cat /proc/self/cgroup | cut -d: -f3 | sort -u");
         let made = mount(made, json!({ "destination": "/sys/fs/cgroup", "type": "cgroup",
