@@ -1,8 +1,12 @@
-//! `shimctl`: a command line over the engine of the same name.
+//! `shimctl`: runs any containerd shim without containerd.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
+mod session;
+mod terminal;
+mod values;
 
 use std::process::ExitCode;
 

@@ -4,13 +4,11 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use shim_client::{CallError, Container, Shape, Streams, Waiting, Whom};
 use shim_protos::task::{CloseIORequest, ResizePtyRequest, WaitResponse};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::container::{Container, Waiting, Whom};
-use crate::error::CallError;
-use crate::stdio::{Shape, Streams};
 use crate::terminal::window_size;
 
 const SIGKILL: u32 = 9;
@@ -22,7 +20,7 @@ const SIGTERM: u32 = 15;
 /// Made before the container is: a signal that comes while it is being created waits here, where
 /// it would otherwise end us halfway.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     quit: Signal,
@@ -41,7 +39,7 @@ enum Occasion {
 
 impl Signals {
     /// Begins to catch the signals.
-    pub fn catch() -> Result<Self> {
+    pub(crate) fn catch() -> Result<Self> {
         let catch = |kind| signal(kind).context("catch signals");
         Ok(Self {
             hangup: catch(SignalKind::hangup())?,
@@ -55,7 +53,7 @@ impl Signals {
     }
 
     /// Resolves at a request to end: an interrupt, a termination, a hangup.
-    pub async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         tokio::select! {
             _ = self.hangup.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -78,18 +76,18 @@ impl Signals {
 
 /// One process as it is attended to.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     /// Its container.
-    pub container: &'a Container,
+    pub(crate) container: &'a Container,
     /// Its exec id; empty for the first process.
-    pub exec_id: &'a str,
+    pub(crate) exec_id: &'a str,
     /// Whether it has a terminal.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 impl Session<'_> {
     /// Feeds the process and passes signals on until it ends.
-    pub async fn attend(
+    pub(crate) async fn attend(
         &self,
         signals: &mut Signals,
         streams: &mut Streams,

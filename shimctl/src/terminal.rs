@@ -11,14 +11,14 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 /// In raw mode every key goes to the container as it is, ^C too: the terminal inside gives it its
 /// meaning.
 #[derive(Debug)]
-pub struct RawMode {
+pub(crate) struct RawMode {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl RawMode {
     /// Makes that terminal raw; does nothing for what is no terminal.
-    pub fn enter(terminal: OwnedFd) -> Result<Option<Self>> {
+    pub(crate) fn enter(terminal: OwnedFd) -> Result<Option<Self>> {
         if !terminal.is_terminal() {
             return Ok(None);
         }
@@ -38,7 +38,7 @@ impl Drop for RawMode {
 }
 
 /// Width and height of the terminal that we are connected to by any standard stream.
-pub fn window_size() -> Option<(u32, u32)> {
+pub(crate) fn window_size() -> Option<(u32, u32)> {
     let sizes = [
         rustix::termios::tcgetwinsize(std::io::stdin()),
         rustix::termios::tcgetwinsize(std::io::stdout()),

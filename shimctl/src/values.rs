@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
 /// Bytes: a number with an optional `k`, `m`, `g` or `t` (powers of 1024), such as `64m`.
-pub fn parse_size(text: &str) -> Result<u64> {
+pub(crate) fn parse_size(text: &str) -> Result<u64> {
     let lower = text.to_ascii_lowercase();
     let number = lower.trim_end_matches("ib").trim_end_matches('b');
     let (digits, shift) = match number.as_bytes().last() {
@@ -21,11 +21,8 @@ pub fn parse_size(text: &str) -> Result<u64> {
         .ok_or_else(|| anyhow!("{text:?} is no size: expected a number such as 64m, 1g or 4096"))
 }
 
-/// The length of the period that a share of a CPU is counted in, in microseconds.
-pub const CPU_PERIOD: u64 = 100_000;
-
-/// CPUs, such as `0.5`, as microseconds of CPU in each [`CPU_PERIOD`].
-pub fn parse_cpus(text: &str) -> Result<i64> {
+/// CPUs, such as `0.5`, as microseconds of CPU in each [`shim_client::CPU_PERIOD`].
+pub(crate) fn parse_cpus(text: &str) -> Result<i64> {
     // In thousandths, which are exact where a binary fraction is not.
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let thousandths = match fraction.len() {
@@ -40,7 +37,7 @@ pub fn parse_cpus(text: &str) -> Result<i64> {
 }
 
 /// A signal by number or by name, with or without `SIG`; `RTMIN+1` too.
-pub fn parse_signal(text: &str) -> Result<u32> {
+pub(crate) fn parse_signal(text: &str) -> Result<u32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = match name.parse::<u32>() {
@@ -68,7 +65,7 @@ fn real_time(name: &str) -> Option<u32> {
 }
 
 /// Splits `key=value`; the key is not empty.
-pub fn parse_pair(text: &str) -> Result<(String, String)> {
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => bail!("{text:?}: expected key=value"),

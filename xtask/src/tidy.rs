@@ -19,10 +19,12 @@ use crate::sh;
 
 /// A crate and those it must not depend on, at any distance.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("shim-protos", &["shim-core", "shim-runc", "shimctl"]),
-    ("shim-core", &["shim-runc", "shimctl"]),
+    ("shim-protos", &["shim-core", "shim-runc", "shim-client", "shimctl", "conformance"]),
+    ("shim-core", &["shim-runc", "shim-client", "shimctl", "conformance"]),
+    ("shim-runc", &["shim-client", "shimctl", "conformance"]),
+    ("shim-client", &["shim-core", "shim-runc", "conformance", "shimctl"]),
+    ("conformance", &["shim-core", "shim-runc", "shimctl"]),
     ("shimctl", &["shim-core", "shim-runc"]),
-    ("shim-runc", &["shimctl"]),
 ];
 
 /// Where the framework may know ttrpc and the messages.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::to_vec;
+use shim_client::{Bundle, Container, ExecChange, Shim, SpecBuilder, Waiting, exec_process};
 use shim_protos::Any;
 use shim_protos::protobuf::MessageField;
 use shim_protos::task::{
@@ -12,14 +13,10 @@ use shim_protos::task::{
 
 use super::memory::Memory;
 use super::{Plan, Subject};
-use crate::bundle::Bundle;
-use crate::container::{Container, Waiting};
-use crate::shim::Shim;
-use crate::spec::{ExecChange, SpecBuilder, exec_process};
 
 /// A part of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Executing `start` until it is connected.
     Shim,
     /// Create, to its reply.
@@ -38,7 +35,7 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in the order of a life.
-    pub const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Shim,
         Self::Create,
         Self::Start,
@@ -49,7 +46,7 @@ impl Phase {
     ];
 
     /// What a report calls it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Shim => "shim start",
             Self::Create => "create",
@@ -64,11 +61,11 @@ impl Phase {
 
 /// The times and the memory of one life.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub(crate) struct Life {
     /// How long each phase took, in the order of [`Phase::ALL`].
-    pub times: [Duration; 7],
+    pub(crate) times: [Duration; 7],
     /// What the idle shim held while its container ran.
-    pub memory: Memory,
+    pub(crate) memory: Memory,
 }
 
 struct Clock(Instant);

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 
 /// Memory of a shim and of the processes it keeps beside the container's, in KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Pages that are its alone and written to: what one more shim costs.
-    pub private_dirty: u64,
+    pub(crate) private_dirty: u64,
     /// Its share of all pages it has mapped.
-    pub pss: u64,
+    pub(crate) pss: u64,
 }
 
 impl Memory {
@@ -18,7 +18,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the shim is gone, or its memory can't be read.
-    pub fn of_shim(shim: u32, task: u32) -> Result<Self> {
+    pub(crate) fn of_shim(shim: u32, task: u32) -> Result<Self> {
         let mut sum = Self::of_process(shim)?;
         for child in children(shim)?.into_iter().filter(|child| *child != task) {
             let more = Self::of_process(child)?;

@@ -10,47 +10,44 @@ mod report;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use shim_client::{Daemon, Rootfs, ShimBinary};
 use shim_protos::Any;
 
-pub use self::life::{Life, Phase};
-pub use self::memory::Memory;
-use crate::binary::ShimBinary;
-use crate::daemon::Daemon;
-use crate::rootfs::Rootfs;
+pub(crate) use self::life::{Life, Phase};
 
 /// A shim to be measured.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// What the report calls it.
-    pub name: String,
+    pub(crate) name: String,
     /// The shim.
-    pub binary: ShimBinary,
+    pub(crate) binary: ShimBinary,
     /// Its runtime options, `BinaryName` for one.
-    pub options: Option<Any>,
+    pub(crate) options: Option<Any>,
 }
 
 /// How to measure.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// containerd's part.
-    pub daemon: Daemon,
+    pub(crate) daemon: Daemon,
     /// Where containers get their files from.
-    pub rootfs: Rootfs,
+    pub(crate) rootfs: Rootfs,
     /// A folder for bundles and overlays.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Lives that count, for each shim.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// Lives before these, which do not count.
-    pub warm_up: usize,
+    pub(crate) warm_up: usize,
 }
 
 /// What was measured of one shim.
 #[derive(Clone, Debug)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Which shim.
-    pub name: String,
+    pub(crate) name: String,
     /// One entry a round.
-    pub lives: Vec<Life>,
+    pub(crate) lives: Vec<Life>,
 }
 
 impl Plan {
@@ -58,7 +55,7 @@ impl Plan {
     ///
     /// # Errors
     /// The first life that fails, with its shim's name: figures of a shim that fails mean nothing.
-    pub async fn measure(&self, subjects: &[Subject]) -> Result<Vec<Measured>> {
+    pub(crate) async fn measure(&self, subjects: &[Subject]) -> Result<Vec<Measured>> {
         let mut measured: Vec<Measured> = subjects
             .iter()
             .map(|subject| Measured { name: subject.name.clone(), lives: Vec::new() })
@@ -77,4 +74,4 @@ impl Plan {
     }
 }
 
-pub use self::report::{to_json, to_table};
+pub(crate) use self::report::{to_json, to_table};

@@ -22,7 +22,7 @@ const SUMS: [Row; 4] = [
 ];
 
 /// A table of medians, each with its ratio to the first shim's.
-pub fn to_table(measured: &[Measured]) -> String {
+pub(crate) fn to_table(measured: &[Measured]) -> String {
     let mut table = String::from("| median |");
     for shim in measured {
         table.push_str(&format!(" {} |", shim.name));
@@ -41,7 +41,7 @@ pub fn to_table(measured: &[Measured]) -> String {
 }
 
 /// Everything as JSON: medians and 95th percentiles of each row, by shim.
-pub fn to_json(measured: &[Measured]) -> Value {
+pub(crate) fn to_json(measured: &[Measured]) -> Value {
     let shims = measured.iter().map(|shim| {
         let rows = all_rows().into_iter().map(|(name, unit, value)| {
             let values = sorted(&shim.lives, &*value);

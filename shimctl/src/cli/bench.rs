@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use shimctl::bench::{Plan, Subject, to_json, to_table};
-use shimctl::{Rootfs, ShimBinary, runtime_options};
+use shim_client::{EventServer, Rootfs, ShimBinary, runtime_options};
 
 use super::Global;
 use super::print;
+use crate::bench::{Plan, Subject, to_json, to_table};
 
 /// Time shims against each other, in one run and in turn
 ///
@@ -76,7 +76,7 @@ pub(super) async fn bench(global: &Global, arguments: &Arguments) -> Result<u8> 
     let id = format!("bench-{}", std::process::id());
     let folder = store.folder(&id);
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let events = shimctl::EventServer::bind(&folder.join("events")).await?;
+    let events = EventServer::bind(&folder.join("events")).await?;
     let daemon = global.daemon(&store, &id, global.generation, folder.join("events"))?;
     let plan = Plan {
         daemon,

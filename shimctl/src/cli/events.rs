@@ -1,7 +1,9 @@
 //! `shimctl events`: serves the events socket of detached containers and shows what arrives.
 
 use anyhow::Result;
-use shimctl::{EventServer, Signals};
+use shim_client::EventServer;
+
+use crate::session::Signals;
 
 use super::{Global, print};
 

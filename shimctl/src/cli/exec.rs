@@ -1,16 +1,17 @@
 //! `shimctl exec`: adds a process to a running container.
 
 use anyhow::{Context, Result};
+use shim_client::{
+    Container, ExecChange, Fifos, Rootfs, Shape, Store, Streams, exec_process, random_id,
+    resolve_user,
+};
 use shim_protos::Any;
 use shim_protos::protobuf::MessageField;
 use shim_protos::task::ExecProcessRequest;
-use shimctl::{
-    Container, ExecChange, Fifos, Rootfs, Session, Shape, Signals, Store, Streams, exec_process,
-    random_id, resolve_user,
-};
 
 use super::run::{own_stdin, own_stdio, own_terminal};
 use super::{Found, Global, exit_code};
+use crate::session::{Session, Signals};
 
 /// Run another process in a container
 ///

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use shimctl::{ShimBinary, execute, parse_pair, runtime_options};
+use shim_client::{ShimBinary, execute, runtime_options};
+
+use crate::values::parse_pair;
 
 use super::print;
 

@@ -1,7 +1,9 @@
 //! `shimctl kill`: sends a signal.
 
 use anyhow::{Context, Result};
-use shimctl::{Whom, parse_signal};
+use shim_client::Whom;
+
+use crate::values::parse_signal;
 
 use super::{Found, Global};
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use shimctl::{Bundle, Container, Daemon, Generation, LogTo, Record, Shim, ShimBinary, Store};
+use shim_client::{Bundle, Container, Daemon, Generation, LogTo, Record, Shim, ShimBinary, Store};
 
 /// What a shell and Docker's command line use for a failure of their own.
 const OWN_FAILURE: u8 = 125;

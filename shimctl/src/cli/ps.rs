@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use shim_client::{Record, age, now};
 use shim_protos::types::Status;
-use shimctl::{Record, age, now};
 
 use super::{Found, Global, print};
 

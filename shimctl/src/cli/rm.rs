@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use nix::unistd::setsid;
-use shimctl::clean_up_dead;
+use shim_client::clean_up_dead;
 
 use super::{Found, Global};
 

@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
-use shimctl::{
-    BindMount, Bundle, CallError, Container, Creation, Daemon, EventServer, Fifos, RawMode, Record,
-    Rootfs, Session, Shape, ShimBinary, Signals, Sinks, Store, Streams, Waiting, clean_up_dead,
-    is_served, now, parse_cpus, parse_pair, parse_size, random_id, runtime_options,
+use shim_client::{
+    BindMount, Bundle, CallError, Container, Creation, Daemon, EventServer, Fifos, Record, Rootfs,
+    Shape, ShimBinary, Sinks, Store, Streams, Waiting, clean_up_dead, is_served, now, random_id,
+    runtime_options,
 };
 
 use super::print::ProgressLine;
 use super::{Global, exit_code, log_file, print};
+use crate::session::{Session, Signals};
+use crate::terminal::RawMode;
+use crate::values::{parse_cpus, parse_pair, parse_size};
 
 mod plan;
 

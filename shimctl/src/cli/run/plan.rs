@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use shimctl::{Bundle, Rootfs, SpecBuilder, name_resolution, resolve_user};
+use shim_client::{Bundle, Rootfs, SpecBuilder, name_resolution, resolve_user};
 
 use super::{Arguments, Network};
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::values::CPU_PERIOD;
+/// The length of the period that a share of a CPU is counted in, in microseconds.
+pub const CPU_PERIOD: u64 = 100_000;
 
 /// The search path of a container whose image names none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -1,4 +1,4 @@
-//! The embedded engine: runs containers through any containerd shim, with no containerd.
+//! The client of a shim: containerd's side of the contract, with no containerd.
 //!
 //! It keeps the part of the contract that containerd keeps: the bundle, the way a shim binary is
 //! executed, the events service, the order of calls, and the cleaning up. So a shim cannot tell the
@@ -16,7 +16,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
-//! use shimctl::*;
+//! use shim_client::*;
 //!
 //! let store = Store::open("/run/example".as_ref(), "default")?;
 //! let events = EventServer::bind(&store.events_socket()).await?;
@@ -43,7 +43,6 @@
 #![forbid(unsafe_code)]
 
 mod answer;
-pub mod bench;
 mod binary;
 mod bundle;
 mod clock;
@@ -57,15 +56,12 @@ mod id;
 mod mounts;
 mod options;
 mod rootfs;
-mod session;
 mod shim;
 mod shim_log;
 mod spec;
 mod stdio;
 mod store;
 mod task;
-mod terminal;
-mod values;
 
 pub use self::answer::Answer;
 pub use self::binary::ShimBinary;
@@ -80,12 +76,11 @@ pub use self::id::{check_id, random_id};
 pub use self::mounts::{mounts_below, unmount_below};
 pub use self::options::runtime_options;
 pub use self::rootfs::{Image, ImageConfig, Progress, Rootfs, resolve_user};
-pub use self::session::{Session, Signals};
 pub use self::shim::Shim;
 pub use self::shim_log::LogTo;
-pub use self::spec::{BindMount, ExecChange, SpecBuilder, User, exec_process, name_resolution};
+pub use self::spec::{
+    BindMount, CPU_PERIOD, ExecChange, SpecBuilder, User, exec_process, name_resolution,
+};
 pub use self::stdio::{Fifos, Shape, Sinks, Streams};
 pub use self::store::{Record, Store};
 pub use self::task::Task;
-pub use self::terminal::{RawMode, window_size};
-pub use self::values::{CPU_PERIOD, parse_cpus, parse_pair, parse_signal, parse_size};
