@@ -18,7 +18,7 @@ pub struct Answer {
     /// Where it listens: `unix://` and a path, or the name of an abstract socket.
     #[serde(default)]
     pub address: String,
-    /// `ttrpc`, the only protocol that shimctl speaks.
+    /// `ttrpc`, the only protocol there is.
     #[serde(default)]
     pub protocol: String,
 }
@@ -28,7 +28,7 @@ impl Answer {
     pub fn parse(generation: Generation, output: &[u8]) -> Result<Self> {
         let answer = match generation {
             Generation::V1_6 => Self::plain(output)?,
-            Generation::V1_7 | Generation::V2_0 => Self::json_or_plain(output)?,
+            Generation::V1_7 | Generation::V2_0 | Generation::V2_2 => Self::json_or_plain(output)?,
             Generation::V2_3 => match BootstrapResult::parse_from_bytes(output) {
                 Ok(result) => Self::from_message(result)?,
                 Err(_) => Self::json_or_plain(output)?,
@@ -71,7 +71,7 @@ impl Answer {
             );
         }
         if !self.protocol.eq_ignore_ascii_case("ttrpc") {
-            bail!("protocol {:?}: shimctl speaks ttrpc only", self.protocol);
+            bail!("protocol {:?}: this client speaks ttrpc only", self.protocol);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::generation::Generation;
 use crate::shim_log::LogTo;
 
-/// The containerd that shimctl poses as.
+/// The containerd to pose as.
 #[derive(Clone, Debug)]
 pub struct Daemon {
     /// Which releases to act like.
@@ -37,8 +37,8 @@ pub struct Limits {
     pub start: Duration,
     /// For the `delete` action.
     pub clean_up: Duration,
-    /// For the Create and the Start call. containerd sends no deadline, and neither does shimctl:
-    /// it only gives up waiting.
+    /// For the Create and the Start call. containerd sends no deadline, and neither do we:
+    /// we only give up waiting.
     pub create: Duration,
     /// For the State call.
     pub state: Duration,

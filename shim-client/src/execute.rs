@@ -51,6 +51,35 @@ pub async fn start(
         .with_context(|| format!("answer of {} start", binary.path().display()))
 }
 
+/// Runs a shim with the flags and the environment of that daemon, and `action` with what else there
+/// is behind them; `input` goes to its stdin, and none is `/dev/null`.
+///
+/// This is for who judges shims: nothing of the outcome is interpreted.
+pub async fn raw(
+    daemon: &Daemon,
+    binary: &ShimBinary,
+    bundle: &Bundle,
+    action: &[&str],
+    input: Option<Vec<u8>>,
+) -> Result<Output> {
+    let mut command = daemon_command(daemon, binary, bundle.id());
+    command.args(action).current_dir(bundle.path());
+    run(command, input, Streams::Apart, daemon.limits.start).await
+}
+
+/// Runs a shim with exactly these arguments and variables, from the root directory.
+pub async fn bare(
+    binary: &ShimBinary,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: Option<Vec<u8>>,
+    limit: Duration,
+) -> Result<Output> {
+    let mut command = Command::new(binary.path());
+    command.env_clear().args(arguments).envs(variables.iter().copied()).current_dir("/");
+    run(command, input, Streams::Apart, limit).await
+}
+
 /// Runs `delete`, which cleans up after a shim: alive, dead or never started.
 pub async fn delete(
     daemon: &Daemon,
@@ -125,7 +154,7 @@ fn environment(daemon: &Daemon) -> Vec<(&'static str, OsString)> {
 }
 
 /// What goes to stdin of `start`; nothing stands for `/dev/null`.
-fn start_input(
+pub fn start_input(
     daemon: &Daemon,
     binary: &ShimBinary,
     id: &str,
@@ -169,11 +198,15 @@ enum Streams {
     Apart,
 }
 
-#[derive(Debug)]
-struct Output {
-    status: ExitStatus,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+/// What an executed shim left: its status, and what it wrote.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its stdout; for `start` its stderr, too, in the order of the writes.
+    pub stdout: Vec<u8>,
+    /// Its stderr, where that is read apart.
+    pub stderr: Vec<u8>,
 }
 
 impl Output {
@@ -185,7 +218,8 @@ impl Output {
         bail!("{}: {}", self.status, said.trim());
     }
 
-    fn stderr_text(&self) -> String {
+    /// What it wrote to stderr, for people.
+    pub fn stderr_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).trim().to_owned()
     }
 }

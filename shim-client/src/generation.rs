@@ -15,8 +15,10 @@ pub enum Generation {
     V1_6,
     /// 1.7: more environment; the answer may be JSON, for version 2 of the task service.
     V1_7,
-    /// 2.0 to 2.2: JSON may announce version 3; calls carry the namespace.
+    /// 2.0 and 2.1: JSON may announce version 3; calls carry the namespace.
     V2_0,
+    /// 2.2: asks a shim what it can do before it starts it.
+    V2_2,
     /// 2.3 and later: `BootstrapParams` on stdin, `BootstrapResult` as the answer.
     #[default]
     V2_3,
@@ -24,7 +26,7 @@ pub enum Generation {
 
 impl Generation {
     /// Every generation, oldest first.
-    pub const ALL: [Self; 4] = [Self::V1_6, Self::V1_7, Self::V2_0, Self::V2_3];
+    pub const ALL: [Self; 5] = [Self::V1_6, Self::V1_7, Self::V2_0, Self::V2_2, Self::V2_3];
 
     /// The newest version of the task service that this generation can call.
     pub fn newest_service(self) -> u32 {
@@ -58,6 +60,7 @@ impl Generation {
             Self::V1_6 => "v1.6.0",
             Self::V1_7 => "v1.7.0",
             Self::V2_0 => "v2.0.0",
+            Self::V2_2 => "v2.2.0",
             Self::V2_3 => "v2.3.0",
         }
     }
@@ -69,6 +72,7 @@ impl fmt::Display for Generation {
             Self::V1_6 => "1.6",
             Self::V1_7 => "1.7",
             Self::V2_0 => "2.0",
+            Self::V2_2 => "2.2",
             Self::V2_3 => "2.3",
         })
     }
@@ -83,7 +87,7 @@ impl FromStr for Generation {
                 return Ok(generation);
             }
         }
-        bail!("no containerd generation {text:?}: choose 1.6, 1.7, 2.0 (also 2.1, 2.2) or 2.3");
+        bail!("no containerd generation {text:?}: choose 1.6, 1.7, 2.0 (also 2.1), 2.2 or 2.3");
     }
 }
 
@@ -101,6 +105,6 @@ mod tests {
 
     #[test]
     fn only_containerd_2_calls_version_3() {
-        assert_eq!(Generation::ALL.map(Generation::newest_service), [2, 2, 3, 3]);
+        assert_eq!(Generation::ALL.map(Generation::newest_service), [2, 2, 3, 3, 3]);
     }
 }

@@ -71,6 +71,7 @@ pub use self::container::{Container, Creation, Waiting, Whom, clean_up_dead};
 pub use self::daemon::{Daemon, Limits};
 pub use self::error::{CallError, Reason};
 pub use self::events::{Event, EventServer, is_served};
+pub use self::execute::Output;
 pub use self::generation::Generation;
 pub use self::id::{check_id, random_id};
 pub use self::mounts::{mounts_below, unmount_below};

@@ -37,6 +37,11 @@ impl Shim {
         &self.daemon
     }
 
+    /// The file that it was executed from.
+    pub fn binary(&self) -> &ShimBinary {
+        &self.binary
+    }
+
     /// The bundle that it was started in.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle

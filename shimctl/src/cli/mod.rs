@@ -1,6 +1,7 @@
 //! The commands. Each file has one, with its arguments and what it does.
 
 mod bench;
+mod conform;
 mod events;
 mod exec;
 mod info;
@@ -38,6 +39,7 @@ Examples:
   shimctl exec -t web -- sh
   shimctl kill web TERM
   shimctl rm -f web
+  shimctl conform --shim ./containerd-shim-mine-v1 whether a shim keeps the contract
 
 Each command has its own --help. shimctl needs root."
 )]
@@ -60,7 +62,7 @@ struct Global {
     /// Where unpacked images are kept
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/cache/shimctl")]
     cache: PathBuf,
-    /// containerd's generation to act like: 1.6, 1.7, 2.0 or 2.3
+    /// containerd's generation to act like: 1.6, 1.7, 2.0, 2.2 or 2.3
     #[arg(long = "as", global = true, value_name = "VERSION", default_value_t)]
     generation: Generation,
     /// Tell each step and show the shim's log; twice: have the shim log in detail
@@ -78,6 +80,7 @@ enum Command {
     Events(events::Arguments),
     Info(info::Arguments),
     Bench(bench::Arguments),
+    Conform(conform::Arguments),
 }
 
 /// Reads the command line, runs the command and turns its outcome into an exit code.
@@ -94,6 +97,10 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn execute(arguments: &Arguments) -> Result<u8> {
+    if let Command::Conform(arguments) = &arguments.command {
+        // Before there is a runtime, and with it threads.
+        conform::prepare(arguments)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,6 +116,7 @@ fn execute(arguments: &Arguments) -> Result<u8> {
             Command::Events(_) => events::events(global).await,
             Command::Info(arguments) => info::info(arguments).await,
             Command::Bench(arguments) => Box::pin(bench::bench(global, arguments)).await,
+            Command::Conform(arguments) => Box::pin(conform::conform(global, arguments)).await,
         }
     });
     // A thread may still wait for our own stdin; nothing else is left to wait for.
