@@ -20,6 +20,7 @@ mod cases;
 mod expect;
 mod isolation;
 mod lab;
+mod model;
 mod report;
 mod suite;
 mod wire;
