@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod conform;
 mod run;
 mod sh;
 mod tidy;
@@ -17,7 +18,8 @@ Usage: cargo xtask CHORE
   run ARGS..   build, then run a container with no containerd: `shimctl run ARGS..`
   ci           all checks: format, lints, tidy, docs, tests
   tidy         the rules of this repository that no compiler checks
-  bench        our shim beside containerd's own with runc and crun, in one run";
+  bench        our shim beside containerd's own with runc and crun, in one run
+  conform      the conformance suite against our shim and its peers; writes docs/conformance.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(),
         ["tidy"] => tidy::tidy(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["conform"] => conform::conform(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

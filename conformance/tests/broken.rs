@@ -1,0 +1,93 @@
+//! The suite's own test: shims that are wrong in one way each, and the suite has to notice.
+//!
+//! The broken shim stands in front of our native one. Without a fault it has to pass, so that what
+//! fails with one is the fault's doing.
+
+#![expect(clippy::print_stdout, reason = "its output is its report")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use conformance::{Finished, Outcome, Report, Subject, Suite};
+use shim_client::{Generation, ShimBinary};
+
+/// Each fault, and a case that has to notice it.
+const FAULTS: &[(&str, &str)] = &[("chatter", "bootstrap.answer_is_all_there_is")];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("broken shims: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    // cargo and others ask a test what it has; there is one, and it is run.
+    if std::env::args().any(|argument| argument == "--list") {
+        println!("broken_shims: test");
+        return Ok(());
+    }
+    conformance::isolate()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let folder = tempfile::Builder::new().prefix("broken").tempdir_in("/run")?;
+    let outcome = runtime.block_on(all(folder.path()));
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn all(folder: &Path) -> Result<()> {
+    let cases: Vec<String> = FAULTS.iter().map(|(_, case)| (*case).to_owned()).collect();
+    let control = judge(folder, "nothing", cases.clone()).await?;
+    let unsound: Vec<String> = control.finished.iter().filter_map(failure).collect();
+    ensure!(unsound.is_empty(), "without any fault: {}", unsound.join("; "));
+
+    let mut unnoticed = Vec::new();
+    for (fault, case) in FAULTS {
+        let report = judge(folder, fault, vec![(*case).to_owned()]).await?;
+        match report.finished.iter().find_map(failure) {
+            Some(how) => println!("{fault:<18} noticed by {how}"),
+            None => unnoticed.push(format!("{fault} (by {case}: {report})")),
+        }
+    }
+    ensure!(unnoticed.is_empty(), "nobody noticed: {}", unnoticed.join(", "));
+    println!("{} broken shims, all noticed", FAULTS.len());
+    Ok(())
+}
+
+fn failure(one: &Finished) -> Option<String> {
+    match &one.outcome {
+        Outcome::Failed(why) => Some(format!("{}: {why}", one.case.id())),
+        _ => None,
+    }
+}
+
+/// Runs cases against a shim with that fault.
+async fn judge(folder: &Path, fault: &str, filter: Vec<String>) -> Result<Report> {
+    let place = folder.join(fault);
+    let shim = place.join("containerd-shim-broken-v1");
+    fs::create_dir(&place).context("create a folder for the broken shim")?;
+    fs::copy(built("examples/containerd-shim-broken-v1")?, &shim).context("copy the shim")?;
+    let sound = built("containerd-shim-native-v2")?;
+    fs::write(place.join("broken.conf"), format!("{}\n{fault}", sound.display()))?;
+    let subject = Subject {
+        name: fault.to_owned(),
+        binary: ShimBinary::resolve(&shim.display().to_string())?,
+        options: None,
+    };
+    let folder = place.join("suite");
+    Suite { subject, generation: Generation::V2_0, filter, folder }.run(&mut |_| ()).await
+}
+
+/// Something that cargo has built beside this very test.
+fn built(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.parent().and_then(Path::parent).context("cargo's folder")?;
+    let path = target.join(name);
+    ensure!(path.exists(), "{} is missing: build the workspace first", path.display());
+    Ok(path)
+}
