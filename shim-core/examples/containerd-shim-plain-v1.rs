@@ -23,7 +23,8 @@ impl Backend for Plain {
     async fn create(&self, request: Create) -> Result<Created<Child>> {
         let process = request.bundle.spec()?.process().clone().unwrap_or_default();
         let (init, gate) = linux::spawn(&request.host.reaper, &process, request.streams)?;
-        Ok(Created { container: Child { host: request.host, pid: init.pid, gate }, init })
+        let container = Child { host: request.host, pid: init.pid, gate };
+        Ok(Created { container, init: init.into() })
     }
 
     fn clean_up(&self, _: &ContainerId, bundle: &Bundle) -> Result<()> {

@@ -4,7 +4,7 @@
 //! lifecycle, the locks, the stdio, the events and the exits. When a method here is called, its
 //! request has been parsed and is legal in the current state.
 
-use std::{fmt, future::Future, os::fd::OwnedFd, pin::Pin};
+use std::{collections::HashMap, fmt, future::Future, os::fd::OwnedFd, path::PathBuf, pin::Pin};
 
 use async_trait::async_trait;
 use oci_spec::runtime::LinuxResources;
@@ -33,6 +33,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Fails the start of the shim; the text reaches the user.
     fn group(&self, id: &ContainerId, bundle: &Bundle) -> Result<Group> {
         Group::of_pod(id, bundle)
+    }
+
+    /// Names the cgroup that the shim itself joins, if the runtime's options ask for one. Called in
+    /// the process that starts the shim; options that make no sense are told by `create`.
+    ///
+    /// # Errors
+    /// Fails the start of the shim; the text reaches the user.
+    fn shim_cgroup(&self, _options: &RuntimeOptions) -> Result<Option<String>> {
+        Ok(None)
     }
 
     /// Called once, in the serving process only, while it has one thread and no runtime: the
@@ -110,12 +119,30 @@ pub trait Container: Send + Sync + 'static {
         Err(Error::unsupported("resume"))
     }
 
-    /// Changes the limits of a live container.
+    /// Changes a live container. Annotations alone may be left out as this whole method may: they
+    /// change no limit, and the client hears that all is well.
     ///
     /// # Errors
     /// Which limit could not be set.
-    async fn update(&self, _resources: &LinuxResources) -> Result<()> {
+    async fn update(&self, _request: &Update) -> Result<()> {
         Err(Error::unsupported("update"))
+    }
+
+    /// Saves the processes to a directory, and ends them if that is asked for.
+    ///
+    /// # Errors
+    /// The container runs on, or stays frozen.
+    async fn checkpoint(&self, _request: &Checkpoint) -> Result<()> {
+        Err(Error::unsupported("checkpoint"))
+    }
+
+    /// Makes the init process from the checkpoint that [`Create`] named, and lets it run on: the
+    /// start of a container whose [`Init`] was left until then.
+    ///
+    /// # Errors
+    /// Why there is no process; the container can still be deleted.
+    async fn restore(&self) -> Result<Process> {
+        Err(Error::unsupported("restore"))
     }
 
     /// Reads the current use of resources.
@@ -167,6 +194,9 @@ pub struct Create {
     pub streams: Streams,
     /// The runtime's options, where the client gave any.
     pub options: Option<RuntimeOptions>,
+    /// The checkpoint that it is to be restored from. A backend that can't refuses with
+    /// `Unsupported`; one that can keeps the streams until [`Container::restore`].
+    pub checkpoint: Option<PathBuf>,
     /// The shim it runs in.
     pub host: Host,
 }
@@ -204,7 +234,56 @@ pub struct Created<C> {
     /// The container.
     pub container: C,
     /// Its init process.
-    pub init: Process,
+    pub init: Init,
+}
+
+/// The init process of a fresh container.
+#[derive(Debug)]
+pub enum Init {
+    /// It exists, and waits for [`Container::start`].
+    Made(Process),
+    /// [`Container::restore`] makes it from a checkpoint.
+    AtStart,
+}
+
+impl From<Process> for Init {
+    fn from(process: Process) -> Self {
+        Self::Made(process)
+    }
+}
+
+/// What is to change about a container.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// New limits, where there are any.
+    pub resources: Option<LinuxResources>,
+    /// For backends that know some of them.
+    pub annotations: HashMap<String, String>,
+}
+
+/// How a container is to be saved; criu(8) explains the options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The directory that the checkpoint goes into.
+    pub path: PathBuf,
+    /// The container ends once it is saved.
+    pub exit: bool,
+    /// Open TCP connections are saved too.
+    pub open_tcp: bool,
+    /// Unix sockets may lead out of the container.
+    pub external_unix_sockets: bool,
+    /// There may be a terminal.
+    pub terminal: bool,
+    /// File locks are saved too.
+    pub file_locks: bool,
+    /// Namespaces that are not saved, by the names of the OCI spec.
+    pub empty_namespaces: Vec<String>,
+    /// What becomes of cgroups: one of criu's words.
+    pub cgroups_mode: Option<String>,
+    /// Where the tool that saves may work and keep its log.
+    pub work_path: Option<PathBuf>,
+    /// An earlier checkpoint that this one builds on.
+    pub parent_path: Option<PathBuf>,
 }
 
 /// A process that exists, and the news of its end.

@@ -29,7 +29,10 @@ mod log;
 pub mod model;
 mod service;
 
-pub use backend::{Backend, Container, Create, Created, Exec, Host, Process, Streams, Target};
+pub use backend::{
+    Backend, Checkpoint, Container, Create, Created, Exec, Host, Init, Process, Streams, Target,
+    Update,
+};
 pub use entry::run;
 pub use error::{Context, Error, Kind, Result};
 pub use oci_spec::runtime as oci;

@@ -10,7 +10,7 @@ use nix::{
 use oci_spec::runtime::Spec;
 use shim_core::{
     Backend, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
-    model::{About, Bundle, ContainerId},
+    model::{About, Bundle, ContainerId, RuntimeOptions},
 };
 
 use crate::{
@@ -63,6 +63,10 @@ impl Backend for NativeBackend {
         }
     }
 
+    fn shim_cgroup(&self, options: &RuntimeOptions) -> Result<Option<String>> {
+        Ok(Options::shim_cgroup(options))
+    }
+
     fn open(&mut self, host: Host) -> Result<()> {
         let stem = Stem::fork(host.reaper.clone())?;
         let launcher = Launcher::new(stem, host.reaper.clone());
@@ -71,6 +75,9 @@ impl Backend for NativeBackend {
     }
 
     async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
+        if request.checkpoint.is_some() {
+            return Err(Error::unsupported("restoring a checkpoint"));
+        }
         let Some(ready) = &self.ready else {
             return Err(Error::new(Kind::Unavailable, "the backend is not open"));
         };
@@ -194,7 +201,7 @@ impl Draft {
             gate,
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
-        Ok(Created { container, init: Process { pid, exit, terminal } })
+        Ok(Created { container, init: Process { pid, exit, terminal }.into() })
     }
 }
 

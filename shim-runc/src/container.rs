@@ -10,9 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use oci_spec::runtime::LinuxResources;
 use shim_core::{
-    Container, Context, Error, Exec, Kind, Process, Result, Streams, Target,
+    Container, Context, Error, Exec, Kind, Process, Result, Streams, Target, Update,
     backend::ExitFuture,
     linux::{open_pid, signal_pidfd},
     model::{ExecId, Pid, Signal, Stats},
@@ -192,8 +191,9 @@ impl Container for NativeContainer {
         Ok(())
     }
 
-    async fn update(&self, resources: &LinuxResources) -> Result<()> {
-        self.cgroup.update(resources)
+    async fn update(&self, request: &Update) -> Result<()> {
+        // No annotation means anything to the kernel.
+        request.resources.as_ref().map_or(Ok(()), |resources| self.cgroup.update(resources))
     }
 
     async fn stats(&self) -> Result<Stats> {

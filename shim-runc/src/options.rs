@@ -29,6 +29,9 @@ struct Toml {
     no_pivot_root: bool,
     #[serde(alias = "no_new_keyring")]
     no_new_keyring: bool,
+    /// Joined by the framework, before there is a request.
+    #[serde(alias = "shim_cgroup")]
+    shim_cgroup: String,
     #[serde(alias = "io_uid")]
     io_uid: u32,
     #[serde(alias = "io_gid")]
@@ -48,44 +51,14 @@ impl Options {
     /// `InvalidArgument` for a message that is unknown or makes no sense, `Unsupported` for what
     /// this backend does not offer.
     pub(crate) fn parse(options: Option<&RuntimeOptions>) -> Result<Self> {
-        let Some(options) = options else { return Ok(Self::default()) };
-        // A type URL may have a host in front.
-        let name = options.type_url.rsplit('/').next().unwrap_or_default();
-        match name {
-            "" if options.value.is_empty() => Ok(Self::default()),
-            RUNC => {
-                let message: runc::Options = decode(RUNC, &options.value)?;
-                Self::of(Toml {
-                    no_pivot_root: message.no_pivot_root,
-                    no_new_keyring: message.no_new_keyring,
-                    io_uid: message.io_uid,
-                    io_gid: message.io_gid,
-                    binary_name: message.binary_name,
-                    systemd_cgroup: message.systemd_cgroup,
-                    criu_image_path: message.criu_image_path,
-                })
-            }
-            LEGACY => {
-                let message: runctypes::CreateOptions = decode(LEGACY, &options.value)?;
-                Self::of(Toml {
-                    no_pivot_root: message.no_pivot_root,
-                    no_new_keyring: message.no_new_keyring,
-                    io_uid: message.io_uid,
-                    io_gid: message.io_gid,
-                    criu_image_path: message.criu_image_path,
-                    ..Toml::default()
-                })
-            }
-            GENERIC => {
-                let message: runtimeoptions::Options = decode(GENERIC, &options.value)?;
-                let text = std::str::from_utf8(&message.config_body)
-                    .map_err(|_| Error::invalid("the runtime's options are not UTF-8"))?;
-                let options = toml::from_str(text)
-                    .map_err(|err| Error::invalid(format!("parse the runtime's options: {err}")))?;
-                Self::of(options)
-            }
-            _ => Err(Error::invalid(format!("options of type {:?} are unknown", options.type_url))),
-        }
+        options.map_or_else(|| Ok(Self::default()), |options| Self::of(Toml::decode(options)?))
+    }
+
+    /// The cgroup that the shim is to join. What does not parse names none: the container's creation
+    /// tells what is wrong with it.
+    pub(crate) fn shim_cgroup(options: &RuntimeOptions) -> Option<String> {
+        let cgroup = Toml::decode(options).ok()?.shim_cgroup;
+        (!cgroup.is_empty()).then_some(cgroup)
     }
 
     fn of(options: Toml) -> Result<Self> {
@@ -99,6 +72,49 @@ impl Options {
         }
         let Toml { no_pivot_root, no_new_keyring, io_uid, io_gid, .. } = options;
         Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid })
+    }
+}
+
+impl Toml {
+    fn decode(options: &RuntimeOptions) -> Result<Self> {
+        // A type URL may have a host in front.
+        let name = options.type_url.rsplit('/').next().unwrap_or_default();
+        match name {
+            "" if options.value.is_empty() => Ok(Self::default()),
+            RUNC => {
+                let message: runc::Options = decode(RUNC, &options.value)?;
+                Ok(Self {
+                    no_pivot_root: message.no_pivot_root,
+                    no_new_keyring: message.no_new_keyring,
+                    shim_cgroup: message.shim_cgroup,
+                    io_uid: message.io_uid,
+                    io_gid: message.io_gid,
+                    binary_name: message.binary_name,
+                    systemd_cgroup: message.systemd_cgroup,
+                    criu_image_path: message.criu_image_path,
+                })
+            }
+            LEGACY => {
+                let message: runctypes::CreateOptions = decode(LEGACY, &options.value)?;
+                Ok(Self {
+                    no_pivot_root: message.no_pivot_root,
+                    no_new_keyring: message.no_new_keyring,
+                    shim_cgroup: message.shim_cgroup,
+                    io_uid: message.io_uid,
+                    io_gid: message.io_gid,
+                    criu_image_path: message.criu_image_path,
+                    ..Self::default()
+                })
+            }
+            GENERIC => {
+                let message: runtimeoptions::Options = decode(GENERIC, &options.value)?;
+                let text = std::str::from_utf8(&message.config_body)
+                    .map_err(|_| Error::invalid("the runtime's options are not UTF-8"))?;
+                toml::from_str(text)
+                    .map_err(|err| Error::invalid(format!("parse the runtime's options: {err}")))
+            }
+            _ => Err(Error::invalid(format!("options of type {:?} are unknown", options.type_url))),
+        }
     }
 }
 
@@ -135,6 +151,27 @@ mod tests {
         let options = Options::parse(Some(&RuntimeOptions { type_url, value })).unwrap();
         assert_eq!(options, expected);
         assert_eq!(Options::parse(None).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn the_shims_cgroup_is_read_from_whatever_parses() {
+        let mut message = runc::Options::new();
+        (message.shim_cgroup, message.systemd_cgroup) = ("/shims".into(), true);
+        let value = message.write_to_bytes().unwrap();
+        let options = RuntimeOptions { type_url: RUNC.to_owned(), value };
+        assert_eq!(Options::shim_cgroup(&options).as_deref(), Some("/shims"));
+        let mut message = runtimeoptions::Options::new();
+        for (body, expected) in [
+            ("ShimCgroup = \"/a\"", Some("/a")),
+            ("shim_cgroup = \"/b\"", Some("/b")),
+            ("ShimCgroup = \"\"", None),
+            ("ShimCgroup = 3", None),
+        ] {
+            message.config_body = body.as_bytes().to_vec();
+            let value = message.write_to_bytes().unwrap();
+            let options = RuntimeOptions { type_url: GENERIC.to_owned(), value };
+            assert_eq!(Options::shim_cgroup(&options).as_deref(), expected, "{body}");
+        }
     }
 
     #[test]

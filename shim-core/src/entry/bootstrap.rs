@@ -20,7 +20,8 @@ use shim_protos::{
 use super::flags::Flags;
 use crate::{
     error::{Error, Result},
-    model::About,
+    model::{About, RuntimeOptions},
+    service::convert,
 };
 
 /// What `start` was told, whichever way.
@@ -34,6 +35,8 @@ pub(super) struct Bootstrap {
     /// Where sockets are made; `None` for the old fixed place.
     pub(super) socket_dir: Option<String>,
     pub(super) debug: bool,
+    /// The runtime's options.
+    pub(super) options: Vec<RuntimeOptions>,
 }
 
 /// How the answer has to look.
@@ -71,6 +74,7 @@ impl Bootstrap {
             ttrpc_address: env.ttrpc_address.unwrap_or_else(|| format!("{}.ttrpc", flags.address)),
             socket_dir: None,
             debug: flags.debug,
+            options: Any::parse_from_bytes(stdin).iter().filter_map(options).collect(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Bootstrap {
             socket_dir: params.socket_dir.and_then(non_empty),
             // Levels are an open scale: debug is -4, and what lies below is more of it.
             debug: flags.debug || params.log_level.value() <= -4,
+            options: params.extensions.iter().filter_map(|each| options(&each.value)).collect(),
         }
     }
 }
@@ -97,6 +102,10 @@ fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
         && params.instance_id == flags.id
         && params.namespace == flags.namespace)
         .then_some(params)
+}
+
+fn options(any: &Any) -> Option<RuntimeOptions> {
+    convert::options(Some(any))
 }
 
 fn non_empty(text: String) -> Option<String> {
@@ -154,6 +163,8 @@ fn encode(message: &impl Message) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use shim_protos::bootstrap::Extension;
+
     use super::*;
 
     /// What containerd 2.3 sends with debug logs, in a short form: instance "t1", namespace
@@ -207,6 +218,22 @@ mod tests {
         let told = Bootstrap::parse(b"", &flags("t1"), env(None));
         assert_eq!(told.dialect, Dialect::Address);
         assert_eq!(told.dialect.answer("unix:///s").unwrap(), b"unix:///s");
+    }
+
+    #[test]
+    fn options_come_by_themselves_or_among_extensions() {
+        let any = Any { type_url: "x.Options".into(), value: b"v".to_vec(), ..Any::default() };
+        let alone = any.write_to_bytes().unwrap();
+        let mut params = BootstrapParams::parse_from_bytes(&sent()).unwrap();
+        let extension = Extension { value: MessageField::some(any), ..Extension::default() };
+        params.extensions = vec![Extension::default(), extension];
+        let among = params.write_to_bytes().unwrap();
+        let expected = RuntimeOptions { type_url: "x.Options".into(), value: b"v".to_vec() };
+        for stdin in [alone, among] {
+            let told = Bootstrap::parse(&stdin, &flags("t1"), env(None));
+            assert_eq!(told.options, std::slice::from_ref(&expected));
+        }
+        assert_eq!(Bootstrap::parse(b"", &flags("t1"), env(None)).options, []);
     }
 
     #[test]

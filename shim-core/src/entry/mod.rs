@@ -3,6 +3,7 @@
 //! containerd reads stdout and stderr of `start` as one stream: nothing but the answer may go there,
 //! and a failure is one line on stderr and exit status 1.
 
+mod accept;
 mod bootstrap;
 mod delete;
 mod flags;

@@ -9,13 +9,13 @@ use tokio::{
 };
 use ttrpc::r#async::{Server, transport::Listener};
 
-use super::{flags::Flags, socket::Socket, variable};
+use super::{accept::Callers, flags::Flags, socket::Socket, variable};
 use crate::{
     backend::{Backend, Host},
     error::{Context, Error, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
-    linux::{Reaper, sys},
+    linux::{Reaper, cgroup, sys},
     log as logs,
     model::Namespace,
     service,
@@ -28,6 +28,10 @@ pub(super) const READY: i32 = 4;
 pub(super) const IS_READY: &str = "ok";
 /// Set when debug lines are wanted.
 pub(super) const DEBUG: &str = "SHIM_DEBUG";
+/// Names the cgroup that the shim joins.
+pub(super) const CGROUP: &str = "SHIM_CGROUP";
+/// Set by containerd when its shims are to share no core with others.
+const SCHED_CORE: &str = "SCHED_CORE";
 
 /// How long the last events may take at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
@@ -57,6 +61,15 @@ fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
     let namespace = Namespace::parse(&flags.namespace)?;
     prctl::set_name(c"containerd-shim").context("set the process name")?;
     prctl::set_child_subreaper(true).context("become a subreaper")?;
+    if variable(SCHED_CORE).is_some()
+        && let Err(err) = sys::schedule_apart()
+    {
+        // A kernel without core scheduling, or a processor with one thread a core.
+        log::warn!("schedule the shim on cores of its own: {err}");
+    }
+    if let Some(path) = variable(CGROUP) {
+        cgroup::join(&path).context("the shim's cgroup")?;
+    }
     let host = Host { reaper: Reaper::default(), namespace };
     backend.open(host.clone())?;
     Ok((backend, host))
@@ -86,19 +99,16 @@ async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> R
         () = asked_to_end() => {}
     }
     // Nobody may find the socket once nobody answers.
-    if let Some(socket) = address {
-        socket.remove()?;
-    }
-    publisher.flushed(FLUSH_LIMIT).await;
-    Ok(())
+    let removed = address.map_or(Ok(()), |socket| socket.remove());
+    tokio::join!(publisher.flushed(FLUSH_LIMIT), shim.close());
+    removed
 }
 
-/// Takes connections of our own user only: who may connect may run anything as us.
 fn accept_own(listener: OwnedFd) -> Result<Listener> {
     let listener = std::os::unix::net::UnixListener::from(listener);
     listener.set_nonblocking(true).context("prepare the listening socket")?;
     let listener = tokio::net::UnixListener::from_std(listener).context("listen")?;
-    Ok(listener.into())
+    Ok(Listener::new(Callers::of_own_user(listener)))
 }
 
 fn socket_of(listener: &OwnedFd) -> Option<Socket> {

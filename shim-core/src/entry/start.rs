@@ -47,11 +47,22 @@ pub(super) fn start(
     let directory = bootstrap.socket_dir.as_deref();
     let socket = Socket::of_group(directory, &bootstrap.address, namespace.as_str(), &group)?;
     if let Claim::Ours(listener) = socket.claim()? {
-        let made = make_shim(listener, &bootstrap, arguments);
+        let made = cgroup(backend, &bootstrap)
+            .and_then(|cgroup| make_shim(listener, &bootstrap, cgroup, arguments));
         made.inspect_err(|_| drop(socket.remove()))?;
     }
     bundle.write("address", socket.address().as_bytes())?;
     bootstrap.dialect.answer(&socket.address())
+}
+
+/// The cgroup that the runtime's options name for the shim.
+fn cgroup(backend: &impl Backend, bootstrap: &Bootstrap) -> Result<Option<String>> {
+    for options in &bootstrap.options {
+        if let Some(cgroup) = backend.shim_cgroup(options)? {
+            return Ok(Some(cgroup));
+        }
+    }
+    Ok(None)
 }
 
 /// containerd starts a shim in its bundle.
@@ -78,18 +89,25 @@ fn read_stdin() -> Result<Vec<u8>> {
 }
 
 /// Makes the serving process, and returns once it is ready or has said why not.
-fn make_shim(listener: OwnedFd, bootstrap: &Bootstrap, arguments: &[OsString]) -> Result<()> {
+fn make_shim(
+    listener: OwnedFd,
+    bootstrap: &Bootstrap,
+    cgroup: Option<String>,
+    arguments: &[OsString],
+) -> Result<()> {
     let executable = exe::sealed()?;
     let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let mut arguments: Vec<OsString> = arguments.to_vec();
     // Without its action the command line asks to serve.
     arguments.pop();
+    let ours = ["TTRPC_ADDRESS", serve::CGROUP];
     let mut environment: Vec<(OsString, OsString)> =
-        std::env::vars_os().filter(|(name, _)| name != "TTRPC_ADDRESS").collect();
+        std::env::vars_os().filter(|(name, _)| !ours.iter().any(|ours| name == ours)).collect();
     environment.push(("TTRPC_ADDRESS".into(), bootstrap.ttrpc_address.clone().into()));
     if bootstrap.debug {
         environment.push((serve::DEBUG.into(), "1".into()));
     }
+    environment.extend(cgroup.map(|cgroup| (serve::CGROUP.into(), cgroup.into())));
     let descriptors = [(listener.as_fd(), serve::LISTENER), (writer.as_fd(), serve::READY)];
     let pid = sys::spawn_daemon(executable.as_fd(), &arguments, &environment, descriptors)
         .context("make the serving process")?;

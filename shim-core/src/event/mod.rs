@@ -2,6 +2,8 @@
 
 mod publisher;
 
+use std::path::{Path, PathBuf};
+
 use shim_protos::{Any, events as wire, protobuf::MessageField};
 
 use crate::{
@@ -28,13 +30,7 @@ impl Herald {
 /// Something that happened to a task.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Created {
-        container: ContainerId,
-        pid: Pid,
-        bundle: Bundle,
-        rootfs: Vec<Mount>,
-        stdio: StdioUris,
-    },
+    Created(Box<Created>),
     Started {
         container: ContainerId,
         pid: Pid,
@@ -57,6 +53,10 @@ pub(crate) enum Event {
     Resumed {
         container: ContainerId,
     },
+    Checkpointed {
+        container: ContainerId,
+        path: PathBuf,
+    },
     /// The init process ended when there is no exec's id.
     Exited {
         container: ContainerId,
@@ -72,17 +72,29 @@ pub(crate) enum Event {
     },
 }
 
+/// A fresh task. One that is to be restored has no process yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Created {
+    pub(crate) container: ContainerId,
+    pub(crate) pid: Option<Pid>,
+    pub(crate) bundle: Bundle,
+    pub(crate) rootfs: Vec<Mount>,
+    pub(crate) stdio: StdioUris,
+    pub(crate) checkpoint: Option<PathBuf>,
+}
+
 impl Event {
     /// containerd's name for what happened.
     pub(crate) fn topic(&self) -> &'static str {
         match self {
-            Self::Created { .. } => "/tasks/create",
+            Self::Created(_) => "/tasks/create",
             Self::Started { .. } => "/tasks/start",
             Self::ExecAdded { .. } => "/tasks/exec-added",
             Self::ExecStarted { .. } => "/tasks/exec-started",
             Self::OutOfMemory { .. } => "/tasks/oom",
             Self::Paused { .. } => "/tasks/paused",
             Self::Resumed { .. } => "/tasks/resumed",
+            Self::Checkpointed { .. } => "/tasks/checkpointed",
             Self::Exited { .. } => "/tasks/exit",
             Self::Deleted { .. } => "/tasks/delete",
         }
@@ -91,14 +103,7 @@ impl Event {
     /// The message as it travels.
     pub(crate) fn to_any(&self) -> Any {
         match self {
-            Self::Created { container, pid, bundle, rootfs, stdio } => pack(&wire::TaskCreate {
-                container_id: container.to_string(),
-                bundle: bundle.path().display().to_string(),
-                rootfs: rootfs.iter().map(convert::wire_mount).collect(),
-                io: MessageField::some(convert::task_io(stdio)),
-                pid: pid.get(),
-                ..Default::default()
-            }),
+            Self::Created(created) => pack(&created.to_wire()),
             Self::Started { container, pid } => pack(&wire::TaskStart {
                 container_id: container.to_string(),
                 pid: pid.get(),
@@ -126,6 +131,11 @@ impl Event {
                 container_id: container.to_string(),
                 ..Default::default()
             }),
+            Self::Checkpointed { container, path } => pack(&wire::TaskCheckpointed {
+                container_id: container.to_string(),
+                checkpoint: path_text(path),
+                ..Default::default()
+            }),
             Self::Exited { container, exec, pid, exit } => pack(&wire::TaskExit {
                 container_id: container.to_string(),
                 id: process_id(container, exec.as_ref()),
@@ -144,6 +154,24 @@ impl Event {
             }),
         }
     }
+}
+
+impl Created {
+    fn to_wire(&self) -> wire::TaskCreate {
+        wire::TaskCreate {
+            container_id: self.container.to_string(),
+            bundle: path_text(self.bundle.path()),
+            rootfs: self.rootfs.iter().map(convert::wire_mount).collect(),
+            io: MessageField::some(convert::task_io(&self.stdio)),
+            checkpoint: self.checkpoint.as_deref().map(path_text).unwrap_or_default(),
+            pid: self.pid.map_or(0, Pid::get),
+            ..Default::default()
+        }
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// An exit is told by the exec's id, or by the container's for the init process.

@@ -1,16 +1,17 @@
 //! An exec: a process added to a container, from Exec to its Delete.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::{
     cell::StateCell,
+    console::LateConsole,
     state::{ExecOp, ExecState},
 };
 use crate::{
-    backend::{Container, Exec, Target},
+    backend::{Container, Exec, ExitFuture, Target},
     error::{Context, Error, Kind, Result},
     event::{Event, Herald},
-    linux::stdio::{Console, Relay},
+    linux::stdio::{Loggers, Relay},
     model::{ContainerId, ExecId, Exit, ExitStatus, Pid, Signal, StdioUris, WindowSize},
 };
 
@@ -20,9 +21,9 @@ pub(crate) struct ExecProcess {
     pub(crate) id: ExecId,
     pub(crate) stdio: StdioUris,
     pub(crate) cell: StateCell<ExecState>,
+    pub(super) console: LateConsole,
     container: ContainerId,
     process: oci_spec::runtime::Process,
-    console: OnceLock<Console>,
     herald: Herald,
 }
 
@@ -35,14 +36,18 @@ impl ExecProcess {
         stdio: StdioUris,
         herald: Herald,
     ) -> Self {
-        let (cell, console) = (StateCell::new(ExecState::Added), OnceLock::new());
-        Self { id, stdio, cell, container, process, console, herald }
+        let (cell, console) = (StateCell::new(ExecState::Added), LateConsole::default());
+        Self { id, stdio, cell, console, container, process, herald }
     }
 
     /// Makes the process. What keeps it from running releases those who wait for its end.
-    pub(crate) async fn start<C: Container>(self: Arc<Self>, container: &C) -> Result<Pid> {
+    pub(crate) async fn start<C: Container>(
+        self: Arc<Self>,
+        container: &C,
+        loggers: &Loggers,
+    ) -> Result<Pid> {
         let step = self.cell.begin(ExecOp::Start).await?;
-        match self.make(container).await {
+        match self.make(container, loggers).await {
             Ok((pid, exit)) => {
                 self.herald.tell(&Event::ExecStarted {
                     container: self.container.clone(),
@@ -60,26 +65,25 @@ impl ExecProcess {
         }
     }
 
-    async fn make<C: Container>(&self, container: &C) -> Result<(Pid, crate::backend::ExitFuture)> {
-        let (relay, streams) = Relay::open(&self.stdio)?;
+    async fn make<C: Container>(
+        &self,
+        container: &C,
+        loggers: &Loggers,
+    ) -> Result<(Pid, ExitFuture)> {
+        let (relay, streams) = Relay::open(&self.stdio, &self.container, loggers).await?;
         let request = Exec { id: self.id.clone(), process: self.process.clone(), streams };
         let process = container.exec(request).await.with_context(|| format!("exec {}", self.id))?;
         match relay.run(process.terminal) {
-            Ok(console) => {
-                let set = self.console.set(console);
-                debug_assert!(set.is_ok(), "an exec starts once");
-            }
+            Ok(console) => self.console.arrive(console),
             // The process lives; it can be killed, but not be talked to.
             Err(err) => log::warn!("streams of exec {}: {err:#}", self.id),
         }
         Ok((process.pid, process.exit))
     }
 
-    async fn watch(self: Arc<Self>, pid: Pid, exit: crate::backend::ExitFuture) {
+    async fn watch(self: Arc<Self>, pid: Pid, exit: ExitFuture) {
         let exit = exit.await;
-        if let Some(console) = self.console.get() {
-            console.drained().await;
-        }
+        self.console.drained().await;
         let step = self.cell.turn().await;
         self.herald.tell(&Event::Exited {
             container: self.container.clone(),
@@ -109,12 +113,10 @@ impl ExecProcess {
     }
 
     pub(crate) fn resize(&self, size: WindowSize) -> Result<()> {
-        self.console.get().map_or(Ok(()), |console| console.resize(size))
+        self.console.resize(size)
     }
 
     pub(crate) fn close_stdin(&self) {
-        if let Some(console) = self.console.get() {
-            console.close_stdin();
-        }
+        self.console.close_stdin();
     }
 }

@@ -1,6 +1,7 @@
 //! The rules: what may happen to a task when, and what is told to whom in which order.
 
 mod cell;
+mod console;
 mod exec;
 mod shim;
 mod state;

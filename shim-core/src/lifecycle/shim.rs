@@ -2,18 +2,22 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::Notify;
 
-use super::task::{Deleted, Parts, Task};
+use super::task::{Deleted, Parts, Start, Task};
 use crate::{
-    backend::{Backend, Create, Host},
+    backend::{Backend, Container, Create, Created, ExitFuture, Host, Init, Process, Target},
     error::{Context, Error, Kind, Result},
-    event::{Event, Herald},
-    linux::{self, mount, stdio::Relay},
-    model::{Bundle, ContainerId, Mount, Pid, RuntimeOptions, StdioUris},
+    event::{self, Event, Herald},
+    linux::{
+        self, mount,
+        stdio::{Loggers, Relay},
+    },
+    model::{Bundle, ContainerId, Mount, Pid, RuntimeOptions, Signal, StdioUris},
 };
 
 /// Everything one shim process serves.
@@ -22,6 +26,7 @@ pub(crate) struct Shim<B: Backend> {
     backend: B,
     host: Host,
     herald: Herald,
+    loggers: Loggers,
     /// Never locked across an `await`: a hung container must not stop the others.
     tasks: Mutex<HashMap<ContainerId, Slot<B::Container>>>,
     shutdown: Notify,
@@ -42,22 +47,29 @@ pub(crate) struct CreateTask {
     pub(crate) rootfs: Vec<Mount>,
     pub(crate) stdio: StdioUris,
     pub(crate) options: Option<RuntimeOptions>,
+    pub(crate) checkpoint: Option<PathBuf>,
 }
+
+/// A new task, and the end of its init process where there is one already.
+type Made<C> = (Arc<Task<C>>, Option<(Pid, ExitFuture)>);
 
 impl<B: Backend> Shim<B> {
     pub(crate) fn new(backend: B, host: Host, herald: Herald) -> Self {
-        Self { backend, host, herald, tasks: Mutex::default(), shutdown: Notify::new() }
+        let loggers = Loggers::new(host.reaper.clone(), host.namespace.clone());
+        Self { backend, host, herald, loggers, tasks: Mutex::default(), shutdown: Notify::new() }
     }
 
-    /// Makes a task, or leaves nothing behind.
-    pub(crate) async fn create(&self, request: CreateTask) -> Result<Pid> {
+    /// Makes a task, or leaves nothing behind. One that is to be restored has no process yet.
+    pub(crate) async fn create(&self, request: CreateTask) -> Result<Option<Pid>> {
         let id = request.id.clone();
         self.reserve(&id)?;
         match self.make(request).await {
-            Ok((task, exit)) => {
-                let pid = task.state().pid.expect("a created task has a process");
+            Ok((task, init)) => {
+                let pid = task.state().pid;
                 self.tasks().insert(id, Slot::There(Arc::clone(&task)));
-                tokio::spawn(task.watch(exit));
+                if let Some((pid, exit)) = init {
+                    tokio::spawn(task.watch(pid, exit));
+                }
                 Ok(pid)
             }
             Err(err) => {
@@ -67,12 +79,9 @@ impl<B: Backend> Shim<B> {
         }
     }
 
-    async fn make(
-        &self,
-        request: CreateTask,
-    ) -> Result<(Arc<Task<B::Container>>, crate::backend::ExitFuture)> {
-        let CreateTask { id, bundle, rootfs, stdio, options } = request;
-        let (relay, streams) = Relay::open(&stdio)?;
+    async fn make(&self, request: CreateTask) -> Result<Made<B::Container>> {
+        let CreateTask { id, bundle, rootfs, stdio, options, checkpoint } = request;
+        let (relay, streams) = Relay::open(&stdio, &id, &self.loggers).await?;
         mount::mount_all(&rootfs, &bundle.rootfs())?;
         let create = Create {
             id: id.clone(),
@@ -80,39 +89,34 @@ impl<B: Backend> Shim<B> {
             rootfs: rootfs.clone(),
             streams,
             options,
+            checkpoint: checkpoint.clone(),
             host: self.host.clone(),
         };
-        let made = match self.backend.create(create).await {
-            Ok(made) => made,
-            Err(err) => {
-                unmount(&rootfs, &bundle);
-                return Err(err.context(format!("create {id}")));
-            }
+        let made = self.backend.create(create).await;
+        let made = match made {
+            Ok(made) => begin(made, relay, checkpoint.is_some()).await,
+            Err(err) => Err(err),
         };
-        let (container, init) = (made.container, made.init);
-        let console = match relay.run(init.terminal) {
-            Ok(console) => console,
-            Err(err) => {
-                abandon(&container, init.exit).await;
-                unmount(&rootfs, &bundle);
-                return Err(err.context(format!("create {id}")));
-            }
-        };
-        let pid = init.pid;
+        let (container, start, exit) = made.map_err(|err| {
+            unmount(&rootfs, &bundle);
+            err.context(format!("create {id}"))
+        })?;
+        let pid = exit.as_ref().map(|(pid, _)| *pid);
         // Read by `delete` alone, should this shim die.
-        if let Err(err) = linux::record(&bundle, pid) {
+        if let Some(Err(err)) = pid.map(|pid| linux::record(&bundle, pid)) {
             log::warn!("{err:#}");
         }
-        self.herald.tell(&Event::Created {
+        self.herald.tell(&Event::Created(Box::new(event::Created {
             container: id.clone(),
             pid,
             bundle: bundle.clone(),
             rootfs,
             stdio: stdio.clone(),
-        });
-        let herald = self.herald.clone();
-        let parts = Parts { id, bundle, stdio, container, pid, console, herald };
-        Ok((Arc::new(Task::new(parts)), init.exit))
+            checkpoint,
+        })));
+        let (loggers, herald) = (self.loggers.clone(), self.herald.clone());
+        let parts = Parts { id, bundle, stdio, container, init: start, loggers, herald };
+        Ok((Arc::new(Task::new(parts)), exit))
     }
 
     /// Deletes a task and forgets it.
@@ -138,6 +142,11 @@ impl<B: Backend> Shim<B> {
         if self.tasks().is_empty() {
             self.shutdown.notify_one();
         }
+    }
+
+    /// Ends what must not outlive the shim.
+    pub(crate) async fn close(&self) {
+        self.loggers.end_all().await;
     }
 
     /// Waits until the shim may end.
@@ -172,9 +181,34 @@ fn unmount(rootfs: &[Mount], bundle: &Bundle) {
     }
 }
 
+/// Joins a fresh container with its streams.
+async fn begin<C: Container>(
+    made: Created<C>,
+    relay: Relay,
+    is_saved: bool,
+) -> Result<(C, Start, Option<(Pid, ExitFuture)>)> {
+    let container = made.container;
+    let Process { pid, exit, terminal } = match made.init {
+        Init::AtStart => return Ok((container, Start::Checkpoint(relay), None)),
+        Init::Made(process) => process,
+    };
+    let console = if is_saved {
+        // It has overlooked the checkpoint: what it made is another container.
+        Err(Error::unsupported("restore"))
+    } else {
+        relay.run(terminal)
+    };
+    match console {
+        Ok(console) => Ok((container, Start::Process(pid, console), Some((pid, exit)))),
+        Err(err) => {
+            abandon(&container, exit).await;
+            Err(err)
+        }
+    }
+}
+
 /// Ends a container that was made and can't be used.
-async fn abandon<C: crate::backend::Container>(container: &C, exit: crate::backend::ExitFuture) {
-    use crate::{backend::Target, model::Signal};
+async fn abandon<C: Container>(container: &C, exit: ExitFuture) {
     let ended: Result<()> = async {
         container.kill(Target::Init, Signal::KILL).await.context("kill")?;
         exit.await;

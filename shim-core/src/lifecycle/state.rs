@@ -14,14 +14,16 @@ use crate::{
 /// Where an init process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InitState {
+    /// It is in a checkpoint and has no process yet.
+    Saved,
     /// It exists and has not run the user's program.
     Created(Pid),
     /// It runs.
     Running(Pid),
     /// It is frozen with the rest of its container.
     Paused(Pid),
-    /// It has ended.
-    Stopped(Pid, Exit),
+    /// It has ended, or could not be restored and never was a process.
+    Stopped(Option<Pid>, Exit),
 }
 
 /// Where an exec is in its life. An exec can't be paused alone, so there is no such state.
@@ -50,6 +52,8 @@ pub(crate) enum InitOp {
     Resume,
     /// Change its limits.
     Update,
+    /// Save the container.
+    Checkpoint,
     /// Free the container.
     Delete,
 }
@@ -82,11 +86,11 @@ pub(crate) struct Refused {
 
 impl InitState {
     /// The process, whatever became of it.
-    pub(crate) fn pid(self) -> Pid {
+    pub(crate) fn pid(self) -> Option<Pid> {
         match self {
-            Self::Created(pid) | Self::Running(pid) | Self::Paused(pid) | Self::Stopped(pid, _) => {
-                pid
-            }
+            Self::Saved => None,
+            Self::Created(pid) | Self::Running(pid) | Self::Paused(pid) => Some(pid),
+            Self::Stopped(pid, _) => pid,
         }
     }
 
@@ -94,14 +98,14 @@ impl InitState {
     pub(crate) fn exit(self) -> Option<Exit> {
         match self {
             Self::Stopped(_, exit) => Some(exit),
-            Self::Created(_) | Self::Running(_) | Self::Paused(_) => None,
+            Self::Saved | Self::Created(_) | Self::Running(_) | Self::Paused(_) => None,
         }
     }
 
     /// As the wire has it.
     pub(crate) fn phase(self) -> Phase {
         match self {
-            Self::Created(_) => Phase::Created,
+            Self::Saved | Self::Created(_) => Phase::Created,
             Self::Running(_) => Phase::Running,
             Self::Paused(_) => Phase::Paused,
             Self::Stopped(..) => Phase::Stopped,
@@ -110,11 +114,12 @@ impl InitState {
 
     /// One row a state.
     fn permits(self, op: InitOp) -> bool {
-        use InitOp::{Delete, Exec, Pause, Resume, Start, Update};
+        use InitOp::{Checkpoint, Delete, Exec, Pause, Resume, Start, Update};
         match self {
+            Self::Saved => matches!(op, Start | Delete),
             Self::Created(_) => matches!(op, Start | Exec | Update | Delete),
-            Self::Running(_) => matches!(op, Exec | Pause | Update),
-            Self::Paused(_) => matches!(op, Resume | Update),
+            Self::Running(_) => matches!(op, Exec | Pause | Update | Checkpoint),
+            Self::Paused(_) => matches!(op, Resume | Update | Checkpoint),
             Self::Stopped(..) => matches!(op, Delete),
         }
     }
@@ -186,6 +191,7 @@ impl InitOp {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Update => "update",
+            Self::Checkpoint => "checkpoint",
             Self::Delete => "delete",
         }
     }
@@ -230,15 +236,14 @@ mod tests {
     fn every_state_of_an_init_process_permits_just_its_row() {
         use InitOp::*;
         let pid = Pid::new(7).unwrap();
-        let ops = [Start, Exec, Pause, Resume, Update, Delete];
+        let ops = [Start, Exec, Pause, Resume, Update, Checkpoint, Delete];
+        let ended = InitState::Stopped(Some(pid), Exit::now(ExitStatus::Code(0)));
         let rows = [
-            (InitState::Created(pid), [true, true, false, false, true, true]),
-            (InitState::Running(pid), [false, true, true, false, true, false]),
-            (InitState::Paused(pid), [false, false, false, true, true, false]),
-            (
-                InitState::Stopped(pid, Exit::now(ExitStatus::Code(0))),
-                [false, false, false, false, false, true],
-            ),
+            (InitState::Saved, [true, false, false, false, false, false, true]),
+            (InitState::Created(pid), [true, true, false, false, true, false, true]),
+            (InitState::Running(pid), [false, true, true, false, true, true, false]),
+            (InitState::Paused(pid), [false, false, false, true, true, true, false]),
+            (ended, [false, false, false, false, false, false, true]),
         ];
         for (state, row) in rows {
             assert_eq!(legal(state, &ops), row, "{state:?}");

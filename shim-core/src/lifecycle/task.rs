@@ -4,26 +4,34 @@
 //! event, commit the new state; in this order, so that no later event overtakes it. Readers never
 //! wait for a turn, and a kill takes none: it has to get through when another operation hangs.
 
+mod execs;
+mod start;
+
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
-use oci_spec::runtime::LinuxResources;
 use tokio::time;
 
 use super::{
     cell::StateCell,
+    console::LateConsole,
     exec::ExecProcess,
     state::{ExecState, InitOp, InitState, Phase},
 };
 use crate::{
-    backend::{Container, ExitFuture, Target},
+    backend::{Checkpoint, Container, ExitFuture, Target, Update},
     error::{Error, Kind, Result},
     event::{Event, Herald},
-    linux::{mount, stdio::Console},
-    model::{Bundle, ContainerId, ExecId, Exit, Pid, Signal, Stats, StdioUris, WindowSize},
+    linux::{
+        mount,
+        stdio::{Console, Loggers, Relay},
+    },
+    model::{
+        Bundle, ContainerId, ExecId, Exit, ExitStatus, Pid, Signal, Stats, StdioUris, WindowSize,
+    },
 };
 
 /// How long the end of a container waits for the ends of its execs to be told first.
@@ -40,10 +48,13 @@ pub(crate) struct Task<C> {
     pub(crate) stdio: StdioUris,
     container: C,
     init: StateCell<InitState>,
-    console: Console,
+    console: LateConsole,
+    /// The streams of a container that is to be restored, until it is.
+    relay: Mutex<Option<Relay>>,
     execs: Mutex<HashMap<ExecId, Arc<ExecProcess>>>,
     /// Set when the container is freed: of two deletions in line, one finds nothing left.
     freed: OnceLock<()>,
+    loggers: Loggers,
     herald: Herald,
 }
 
@@ -70,38 +81,56 @@ pub(crate) struct Parts<C> {
     pub(crate) bundle: Bundle,
     pub(crate) stdio: StdioUris,
     pub(crate) container: C,
-    pub(crate) pid: Pid,
-    pub(crate) console: Console,
+    pub(crate) init: Start,
+    pub(crate) loggers: Loggers,
     pub(crate) herald: Herald,
 }
 
+/// What a new task's start begins with.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// The init process exists and has not run the user's program.
+    Process(Pid, Console),
+    /// It is in a checkpoint.
+    Checkpoint(Relay),
+}
+
 impl<C: Container> Task<C> {
-    /// A task whose init process exists and has not run the user's program.
+    /// A task that has not started.
     pub(crate) fn new(parts: Parts<C>) -> Self {
+        let console = LateConsole::default();
+        let (state, relay) = match parts.init {
+            Start::Checkpoint(relay) => (InitState::Saved, Some(relay)),
+            Start::Process(pid, arrived) => {
+                console.arrive(arrived);
+                (InitState::Created(pid), None)
+            }
+        };
         Self {
             id: parts.id,
             bundle: parts.bundle,
             stdio: parts.stdio,
             container: parts.container,
-            init: StateCell::new(InitState::Created(parts.pid)),
-            console: parts.console,
+            init: StateCell::new(state),
+            console,
+            relay: Mutex::new(relay),
             execs: Mutex::default(),
             freed: OnceLock::new(),
+            loggers: parts.loggers,
             herald: parts.herald,
         }
     }
 
     /// Follows the init process to its end, which it tells after those of all execs.
-    pub(crate) async fn watch(self: Arc<Self>, exit: ExitFuture) {
+    pub(crate) async fn watch(self: Arc<Self>, pid: Pid, exit: ExitFuture) {
         let exit = self.until_exit(exit).await;
         self.console.drained().await;
         let step = self.init.turn().await;
         if time::timeout(EXECS_LIMIT, self.execs_ended()).await.is_err() {
             log::warn!("processes of {} live on without their container", self.id);
         }
-        let pid = self.init.current().pid();
         self.herald.tell(&Event::Exited { container: self.id.clone(), exec: None, pid, exit });
-        step.commit(InitState::Stopped(pid, exit));
+        step.commit(InitState::Stopped(Some(pid), exit));
     }
 
     /// Tells of each want of memory, and of one that ends the container before its end.
@@ -121,40 +150,14 @@ impl<C: Container> Task<C> {
         }
     }
 
-    async fn execs_ended(&self) {
-        let execs: Vec<_> = self.execs().values().cloned().collect();
-        for exec in execs {
-            // A start on its way ends first; one that comes later finds the container ended.
-            drop(exec.cell.turn().await);
-            let over = |state: &ExecState| (!matches!(state, ExecState::Running(_))).then_some(());
-            exec.cell.until(over).await;
-        }
-    }
-
-    /// Runs the user's program.
-    pub(crate) async fn start(&self) -> Result<Pid> {
-        let step = self.init.begin(InitOp::Start).await?;
-        if let Err(err) = self.container.start().await {
-            drop(step);
-            // What could not run is ending. containerd's clients look once, and delete only what
-            // has stopped: so the answer comes after that.
-            if time::timeout(FAILED_START_LIMIT, self.wait()).await.is_err() {
-                log::warn!("the process of {} outlives its failed start", self.id);
-            }
-            return Err(err);
-        }
-        let pid = self.init.current().pid();
-        self.herald.tell(&Event::Started { container: self.id.clone(), pid });
-        step.commit(InitState::Running(pid));
-        Ok(pid)
-    }
-
     /// Freezes the container.
     pub(crate) async fn pause(&self) -> Result<()> {
         let step = self.init.begin(InitOp::Pause).await?;
         self.container.pause().await?;
         self.herald.tell(&Event::Paused { container: self.id.clone() });
-        step.commit(InitState::Paused(self.init.current().pid()));
+        if let Some(pid) = self.init.current().pid() {
+            step.commit(InitState::Paused(pid));
+        }
         Ok(())
     }
 
@@ -163,15 +166,30 @@ impl<C: Container> Task<C> {
         let step = self.init.begin(InitOp::Resume).await?;
         self.container.resume().await?;
         self.herald.tell(&Event::Resumed { container: self.id.clone() });
-        step.commit(InitState::Running(self.init.current().pid()));
+        if let Some(pid) = self.init.current().pid() {
+            step.commit(InitState::Running(pid));
+        }
         Ok(())
     }
 
     /// Changes the container's limits.
-    pub(crate) async fn update(&self, resources: &LinuxResources) -> Result<()> {
+    pub(crate) async fn update(&self, update: &Update) -> Result<()> {
         // The step is dropped: new limits are no new state.
         let _step = self.init.begin(InitOp::Update).await?;
-        self.container.update(resources).await
+        match self.container.update(update).await {
+            // Annotations alone change no limit.
+            Err(err) if err.kind() == Kind::Unsupported && update.resources.is_none() => Ok(()),
+            updated => updated,
+        }
+    }
+
+    /// Saves the container. One that ends with it tells so by its exit.
+    pub(crate) async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let _step = self.init.begin(InitOp::Checkpoint).await?;
+        self.container.checkpoint(checkpoint).await?;
+        let (container, path) = (self.id.clone(), checkpoint.path.clone());
+        self.herald.tell(&Event::Checkpointed { container, path });
+        Ok(())
     }
 
     /// Reads the use of resources.
@@ -179,53 +197,18 @@ impl<C: Container> Task<C> {
         self.container.stats().await
     }
 
-    /// Adds an exec.
-    pub(crate) async fn add_exec(
-        &self,
-        id: ExecId,
-        process: oci_spec::runtime::Process,
-        stdio: StdioUris,
-    ) -> Result<()> {
-        let _step = self.init.begin(InitOp::Exec).await?;
-        let mut execs = self.execs();
-        if execs.contains_key(&id) {
-            return Err(Error::new(Kind::AlreadyExists, format!("exec {id} exists already")));
-        }
-        let (container, herald) = (self.id.clone(), self.herald.clone());
-        let exec = ExecProcess::new(container, id.clone(), process, stdio, herald);
-        execs.insert(id.clone(), Arc::new(exec));
-        drop(execs);
-        self.herald.tell(&Event::ExecAdded { container: self.id.clone(), exec: id });
-        Ok(())
-    }
-
-    /// Makes an exec's process.
-    pub(crate) async fn start_exec(&self, id: &ExecId) -> Result<Pid> {
-        let exec = self.exec(id)?;
-        match self.init.current() {
-            InitState::Created(_) | InitState::Running(_) => exec.start(&self.container).await,
-            InitState::Paused(_) => {
-                Err(Error::new(Kind::FailedPrecondition, "cannot exec in a paused process"))
-            }
-            InitState::Stopped(..) => {
-                Err(Error::new(Kind::FailedPrecondition, "init process is not running"))
-            }
-        }
-    }
-
     /// Signals the init process, or every process.
     pub(crate) async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()> {
-        let ended = matches!(self.init.current(), InitState::Stopped(..));
+        let state = self.init.current();
+        let ended = matches!(state, InitState::Stopped(..));
         match target {
+            _ if state == InitState::Saved => {
+                Err(Error::new(Kind::FailedPrecondition, "process not created"))
+            }
             Target::All if ended => Ok(()),
             Target::Init if ended => Err(Error::not_found("process already finished")),
             _ => self.container.kill(target, signal).await,
         }
-    }
-
-    /// Signals an exec.
-    pub(crate) async fn kill_exec(&self, id: &ExecId, signal: Signal) -> Result<()> {
-        self.exec(id)?.kill(&self.container, signal).await
     }
 
     /// Frees the container and unmounts its root filesystem. A container that never ran the
@@ -234,18 +217,30 @@ impl<C: Container> Task<C> {
         if let InitState::Created(_) = self.init.current() {
             self.end_unstarted().await?;
         }
-        let _step = self.init.begin(InitOp::Delete).await?;
+        let step = self.init.begin(InitOp::Delete).await?;
         if self.freed.get().is_some() {
             return Err(Error::not_found(format!("container {} does not exist", self.id)));
         }
         let state = self.init.current();
-        let exit = state.exit().ok_or_else(|| Error::other("the init process lives"))?;
+        let exit = match state {
+            InitState::Saved => Some(Exit::now(ExitStatus::Code(0))),
+            _ => state.exit(),
+        };
+        let exit = exit.ok_or_else(|| Error::other("the init process lives"))?;
         self.container.delete().await?;
         mount::unmount_all(&self.bundle.rootfs())?;
+        drop(self.take_relay());
+        self.console.close().await;
         self.freed.get_or_init(|| ());
-        let deleted = Deleted { pid: Some(state.pid()), exit };
+        let deleted = Deleted { pid: state.pid(), exit };
         self.tell_deleted(None, &deleted);
+        // Whoever waits for one that was never restored hears of its end here.
+        step.commit(InitState::Stopped(deleted.pid, exit));
         Ok(deleted)
+    }
+
+    fn take_relay(&self) -> Option<Relay> {
+        self.relay.lock().expect("nobody panics with it locked").take()
     }
 
     async fn end_unstarted(&self) -> Result<()> {
@@ -255,21 +250,6 @@ impl<C: Container> Task<C> {
         }
         self.wait().await;
         Ok(())
-    }
-
-    /// Forgets an exec that has ended or never ran.
-    pub(crate) async fn delete_exec(&self, id: &ExecId) -> Result<Deleted> {
-        let exec = self.exec(id)?;
-        let _step = exec.cell.begin(super::state::ExecOp::Delete).await?;
-        // Two deletions may have waited for the same turn.
-        if self.execs().remove(id).is_none() {
-            return Err(no_exec(id));
-        }
-        let state = exec.cell.current();
-        let exit = state.exit().unwrap_or(Exit::now(crate::model::ExitStatus::Code(0)));
-        let deleted = Deleted { pid: state.pid(), exit };
-        self.tell_deleted(Some(id), &deleted);
-        Ok(deleted)
     }
 
     fn tell_deleted(&self, exec: Option<&ExecId>, deleted: &Deleted) {
@@ -293,8 +273,8 @@ impl<C: Container> Task<C> {
     pub(crate) async fn pids(&self) -> Result<Vec<(Pid, Option<ExecId>)>> {
         let mut known: HashMap<Pid, Option<ExecId>> = HashMap::new();
         let init = self.init.current();
-        if init.exit().is_none() {
-            known.insert(init.pid(), None);
+        if let (Some(pid), None) = (init.pid(), init.exit()) {
+            known.insert(pid, None);
         }
         for exec in self.execs().values() {
             if let ExecState::Running(pid) = exec.cell.current() {
@@ -310,7 +290,7 @@ impl<C: Container> Task<C> {
         }
         // One that ended while containerd was away still has an exit to tell.
         if known.is_empty() {
-            known.insert(init.pid(), None);
+            known.extend(init.pid().map(|pid| (pid, None)));
         }
         let mut pids: Vec<_> = known.into_iter().collect();
         pids.sort_by_key(|(pid, _)| *pid);
@@ -322,22 +302,10 @@ impl<C: Container> Task<C> {
         let state = self.init.current();
         ProcessState {
             phase: state.phase(),
-            pid: Some(state.pid()),
+            pid: state.pid(),
             exit: state.exit(),
             stdio: self.stdio.clone(),
         }
-    }
-
-    /// An exec as it is.
-    pub(crate) fn exec_state(&self, id: &ExecId) -> Result<ProcessState> {
-        let exec = self.exec(id)?;
-        let state = exec.cell.current();
-        Ok(ProcessState {
-            phase: state.phase(),
-            pid: state.pid(),
-            exit: state.exit(),
-            stdio: exec.stdio.clone(),
-        })
     }
 
     pub(crate) fn resize(&self, size: WindowSize) -> Result<()> {
@@ -347,17 +315,4 @@ impl<C: Container> Task<C> {
     pub(crate) fn close_stdin(&self) {
         self.console.close_stdin();
     }
-
-    /// Finds an exec.
-    pub(crate) fn exec(&self, id: &ExecId) -> Result<Arc<ExecProcess>> {
-        self.execs().get(id).cloned().ok_or_else(|| no_exec(id))
-    }
-
-    fn execs(&self) -> MutexGuard<'_, HashMap<ExecId, Arc<ExecProcess>>> {
-        self.execs.lock().expect("nobody panics with the execs locked")
-    }
-}
-
-fn no_exec(id: &ExecId) -> Error {
-    Error::not_found(format!("exec {id} does not exist"))
 }

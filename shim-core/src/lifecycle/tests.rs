@@ -1,6 +1,7 @@
 //! The rules at work: a shim over a backend whose processes end when a test says so.
 
 use std::{
+    os::fd::OwnedFd,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -11,14 +12,18 @@ use tokio::{
     time,
 };
 
-use super::{CreateTask, Shim};
+use super::{CreateTask, Phase, Shim};
 use crate::{
-    backend::{Backend, Container, Create, Created, Exec, ExitFuture, Host, Process, Target},
+    backend::{
+        Backend, Checkpoint, Container, Create, Created, Exec, ExitFuture, Host, Init, Process,
+        Streams, Target, Update,
+    },
     error::{Error, Kind, Result},
     event::{Herald, Publisher},
     linux::Reaper,
     model::{
         About, Bundle, ContainerId, ExecId, Exit, ExitStatus, Namespace, Pid, Signal, StdioUris,
+        WindowSize,
     },
     oci,
 };
@@ -33,6 +38,19 @@ struct Script {
     oom: Arc<Notify>,
     refuse_create: bool,
     refuse_exec: bool,
+    /// What to do about checkpoints.
+    saves: Saves,
+    /// The other side of a terminal that an exec gets.
+    terminal: Arc<Mutex<Option<OwnedFd>>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Saves {
+    /// Not at all: a checkpoint to restore from is overlooked.
+    #[default]
+    Overlooked,
+    Restored,
+    Broken,
 }
 
 struct Fake(Script);
@@ -50,6 +68,17 @@ impl Script {
         Process { pid, exit, terminal: None }
     }
 
+    /// A process with a terminal, whose other side the test keeps.
+    fn process_of(&self, streams: &Streams) -> Process {
+        let mut process = self.process();
+        if let Streams::Terminal = streams {
+            let pty = nix::pty::openpty(None, None).unwrap();
+            process.terminal = Some(pty.master);
+            *self.terminal.lock().unwrap() = Some(pty.slave);
+        }
+        process
+    }
+
     /// Ends the process made `nth`.
     fn end(&self, nth: usize, code: u8) {
         let end = std::mem::replace(&mut self.ends.lock().unwrap()[nth], oneshot::channel().0);
@@ -65,11 +94,14 @@ impl Backend for Fake {
         About { name: "fake", version: "0", features: None }
     }
 
-    async fn create(&self, _: Create) -> Result<Created<FakeContainer>> {
+    async fn create(&self, request: Create) -> Result<Created<FakeContainer>> {
         if self.0.refuse_create {
             return Err(Error::other("refused"));
         }
-        Ok(Created { container: FakeContainer(self.0.clone()), init: self.0.process() })
+        if request.checkpoint.is_some() && self.0.saves != Saves::Overlooked {
+            return Ok(Created { container: FakeContainer(self.0.clone()), init: Init::AtStart });
+        }
+        Ok(Created { container: FakeContainer(self.0.clone()), init: self.0.process().into() })
     }
 
     fn clean_up(&self, _: &ContainerId, _: &Bundle) -> Result<()> {
@@ -97,8 +129,33 @@ impl Container for FakeContainer {
         Ok(())
     }
 
-    async fn exec(&self, _: Exec) -> Result<Process> {
-        if self.0.refuse_exec { Err(Error::other("no such file")) } else { Ok(self.0.process()) }
+    async fn exec(&self, request: Exec) -> Result<Process> {
+        if self.0.refuse_exec {
+            return Err(Error::other("no such file"));
+        }
+        Ok(self.0.process_of(&request.streams))
+    }
+
+    async fn update(&self, request: &Update) -> Result<()> {
+        match &request.resources {
+            Some(_) if request.annotations.contains_key("refuse") => Err(Error::other("refused")),
+            Some(_) => Ok(()),
+            None => Err(Error::unsupported("update")),
+        }
+    }
+
+    async fn checkpoint(&self, _: &Checkpoint) -> Result<()> {
+        match self.0.saves {
+            Saves::Restored => Ok(()),
+            Saves::Overlooked | Saves::Broken => Err(Error::unsupported("checkpoint")),
+        }
+    }
+
+    async fn restore(&self) -> Result<Process> {
+        if self.0.saves == Saves::Broken {
+            return Err(Error::other("no image"));
+        }
+        Ok(self.0.process())
     }
 
     async fn pause(&self) -> Result<()> {
@@ -131,13 +188,18 @@ impl Stage {
         Self { shim, publisher, script, _dir: dir, bundle }
     }
 
-    async fn create(&self) -> Result<Pid> {
+    async fn create(&self) -> Result<Option<Pid>> {
+        self.create_from(None).await
+    }
+
+    async fn create_from(&self, checkpoint: Option<&str>) -> Result<Option<Pid>> {
         let create = CreateTask {
             id: id(),
             bundle: self.bundle.clone(),
             rootfs: Vec::new(),
             stdio: StdioUris::default(),
             options: None,
+            checkpoint: checkpoint.map(Into::into),
         };
         self.shim.create(create).await
     }
@@ -310,4 +372,130 @@ async fn a_shim_ends_only_without_containers() {
     stage.shim.delete(&id()).await.unwrap();
     stage.shim.request_shutdown();
     soon(stage.shim.shut_down()).await;
+}
+
+#[tokio::test]
+async fn an_update_of_annotations_alone_is_no_matter_of_a_backend_without() {
+    let stage = Stage::running(Script::default()).await;
+    let task = stage.shim.task(&id()).unwrap();
+    let annotations = [("refuse".to_owned(), "1".to_owned())].into();
+    let mut update = Update { resources: None, annotations };
+    task.update(&update).await.unwrap();
+    update.resources = Some(oci::LinuxResources::default());
+    assert_eq!(task.update(&update).await.unwrap_err().to_string(), "refused");
+    update.annotations.clear();
+    task.update(&update).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_of_an_execs_streams_before_its_start_is_done_at_its_start() {
+    let stage = Stage::running(Script::default()).await;
+    let task = stage.shim.task(&id()).unwrap();
+    let fifo = stage.bundle.path().join("in");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let stdio = StdioUris::parse(fifo.to_str().unwrap(), "", "", true).unwrap();
+    task.add_exec(exec(), oci::Process::default(), stdio).await.unwrap();
+    let added = task.exec(&exec()).unwrap();
+    added.resize(WindowSize { height: 1, width: 2 }).unwrap();
+    added.resize(WindowSize { height: 33, width: 44 }).unwrap();
+    added.close_stdin();
+    task.start_exec(&exec()).await.unwrap();
+    let slave = stage.script.terminal.lock().unwrap().take().unwrap();
+    assert_eq!(size_of(&slave), "33 44");
+    // Nobody holds stdin open any more: a writer finds the shim's copier alone, which has ended.
+    let open_for_writing = || {
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(options.write(true), libc::O_NONBLOCK);
+        options.open(&fifo).is_ok()
+    };
+    soon(async {
+        while open_for_writing() {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // And later ones are done at once.
+    added.resize(WindowSize { height: 5, width: 6 }).unwrap();
+    assert_eq!(size_of(&slave), "5 6");
+}
+
+fn size_of(terminal: &OwnedFd) -> String {
+    let mut stty = std::process::Command::new("stty");
+    let output = stty.arg("size").stdin(terminal.try_clone().unwrap()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_saved_container_is_told_after_it_is_saved_and_runs_on() {
+    let stage = Stage::new(Script { saves: Saves::Restored, ..Script::default() });
+    stage.create().await.unwrap();
+    let task = stage.shim.task(&id()).unwrap();
+    let checkpoint = Checkpoint { path: "/image".into(), ..Checkpoint::default() };
+    let err = task.checkpoint(&checkpoint).await.unwrap_err();
+    assert_eq!(err.to_string(), "cannot checkpoint a created process");
+    task.start().await.unwrap();
+    task.checkpoint(&checkpoint).await.unwrap();
+    task.pause().await.unwrap();
+    task.checkpoint(&checkpoint).await.unwrap();
+    assert_eq!(stage.topics(), "create start checkpointed paused checkpointed");
+}
+
+#[tokio::test]
+async fn a_backend_without_checkpoints_says_so() {
+    let stage = Stage::running(Script::default()).await;
+    let task = stage.shim.task(&id()).unwrap();
+    let err = task.checkpoint(&Checkpoint::default()).await.unwrap_err();
+    assert_eq!(err.kind(), Kind::Unsupported);
+    assert_eq!(stage.topics(), "create start");
+}
+
+#[tokio::test]
+async fn a_restored_container_has_its_process_from_its_start_on() {
+    let stage = Stage::new(Script { saves: Saves::Restored, ..Script::default() });
+    assert_eq!(stage.create_from(Some("/image")).await.unwrap(), None);
+    let task = stage.shim.task(&id()).unwrap();
+    assert_eq!((task.state().phase, task.state().pid), (Phase::Created, None));
+    let err = task.kill(Target::Init, Signal::TERM).await.unwrap_err();
+    assert_eq!(err.to_string(), "process not created");
+    let pid = task.start().await.unwrap();
+    assert_eq!((task.state().phase, task.state().pid), (Phase::Running, Some(pid)));
+    assert_eq!(task.pids().await.unwrap(), [(pid, None)]);
+    stage.script.end(0, 4);
+    assert_eq!(soon(task.wait()).await.status, ExitStatus::Code(4));
+    assert_eq!(stage.shim.delete(&id()).await.unwrap().pid, Some(pid));
+    assert_eq!(stage.topics(), "create start exit delete");
+}
+
+#[tokio::test]
+async fn a_container_that_can_not_be_restored_releases_those_who_wait() {
+    let stage = Stage::new(Script { saves: Saves::Broken, ..Script::default() });
+    stage.create_from(Some("/image")).await.unwrap();
+    let task = stage.shim.task(&id()).unwrap();
+    assert_eq!(format!("{:#}", task.start().await.unwrap_err()), "restore: no image");
+    assert_eq!(soon(task.wait()).await.status, ExitStatus::Unknown);
+    assert_eq!(stage.shim.delete(&id()).await.unwrap().pid, None);
+    assert_eq!(stage.topics(), "create delete");
+}
+
+#[tokio::test]
+async fn a_container_deleted_before_its_restoration_releases_those_who_wait() {
+    let stage = Stage::new(Script { saves: Saves::Restored, ..Script::default() });
+    stage.create_from(Some("/image")).await.unwrap();
+    let task = stage.shim.task(&id()).unwrap();
+    let waiting = tokio::spawn({
+        let task = Arc::clone(&task);
+        async move { task.wait().await }
+    });
+    stage.shim.delete(&id()).await.unwrap();
+    assert_eq!(soon(waiting).await.unwrap().status, ExitStatus::Code(0));
+    assert_eq!(stage.topics(), "create delete");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_a_backend_overlooks_is_no_fresh_container() {
+    let stage = Stage::new(Script::default());
+    let err = stage.create_from(Some("/image")).await.unwrap_err();
+    assert_eq!(err.kind(), Kind::Unsupported, "{err:#}");
+    assert_eq!(stage.shim.task(&id()).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(stage.topics(), "");
 }

@@ -1,5 +1,6 @@
 //! The kernel, as the framework uses it: children, fifos, terminals, mounts.
 
+pub(crate) mod cgroup;
 pub(crate) mod exe;
 pub(crate) mod mount;
 mod reaper;
@@ -13,3 +14,4 @@ pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};
 pub use spawn::{Gate, spawn};
+pub(crate) use spawn::{Program, spawn_program};

@@ -101,11 +101,10 @@ impl Hold {
     /// Takes over a child that has just been made: the future collects it when it has ended.
     pub fn adopt(&self, pid: Pid, pidfd: OwnedFd) -> ExitFuture {
         self.reaper.children().owned.insert(pid);
-        let reaper = self.reaper.clone();
+        let owner = Owner { reaper: self.reaper.clone(), pid };
         Box::pin(async move {
             let status = exit_of(pidfd).await;
-            reaper.children().owned.remove(&pid);
-            reaper.shared.sweep.notify_one();
+            drop(owner);
             Exit::now(status)
         })
     }
@@ -113,6 +112,20 @@ impl Hold {
     /// Takes over a child that lives as long as the shim and that nobody waits for.
     pub fn keep(&self, pid: Pid) {
         self.reaper.children().kept.insert(pid);
+    }
+}
+
+/// Who collects a child. One that is gone before that leaves it to the orphans' collection, which
+/// would else stand behind it for ever.
+struct Owner {
+    reaper: Reaper,
+    pid: Pid,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.reaper.children().owned.remove(&self.pid);
+        self.reaper.shared.sweep.notify_one();
     }
 }
 

@@ -18,8 +18,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Reaper, reaper, sys};
 use crate::{
-    backend::{Process, Streams},
+    backend::{ExitFuture, Process, Streams},
     error::{Context, Error, Result},
+    model::Pid,
     oci,
 };
 
@@ -36,8 +37,8 @@ pub(crate) struct Program {
     pub(crate) arguments: Vec<CString>,
     pub(crate) environment: Vec<CString>,
     pub(crate) directory: CString,
-    /// Standard input, output and error.
-    pub(crate) streams: [OwnedFd; 3],
+    /// Standard input, output and error, and up to three more; each is given its place's number.
+    pub(crate) streams: Vec<OwnedFd>,
     /// Whether standard input is to be the controlling terminal.
     pub(crate) terminal: bool,
 }
@@ -49,19 +50,28 @@ pub(crate) struct Program {
 /// `InvalidArgument` for a process without arguments; else what could not be made.
 pub fn spawn(reaper: &Reaper, process: &oci::Process, streams: Streams) -> Result<(Process, Gate)> {
     let (streams, terminal) = descriptors(streams)?;
-    let program = program(process, streams, terminal.is_some())?;
+    let program = program(process, streams.into(), terminal.is_some())?;
+    let (pid, exit, gate) = spawn_program(reaper, &program)?;
+    Ok((Process { pid, exit, terminal }, gate))
+}
+
+/// Makes a child of a laid-out program.
+///
+/// # Errors
+/// What could not be made.
+pub(crate) fn spawn_program(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFuture, Gate)> {
     let kind = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
     let (ours, childs) =
         socketpair(AddressFamily::Unix, kind.0, None, kind.1).context("make a gate")?;
-    let hold = reaper.hold();
-    let pid = sys::spawn_gated(&program, childs.as_fd()).context("fork")?;
-    let exit = hold.adopt(pid, reaper::open_pid(pid)?);
-    drop(childs);
     let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
     nix::fcntl::fcntl(&ours, flags).context("prepare the gate")?;
-    let gate =
-        Gate { socket: reaper::watch(ours)?, program: program.path.to_string_lossy().into_owned() };
-    Ok((Process { pid, exit, terminal }, gate))
+    let name = program.path.to_string_lossy().into_owned();
+    let gate = Gate { socket: reaper::watch(ours)?, program: name };
+    let hold = reaper.hold();
+    let ours = gate.socket.get_ref().as_fd();
+    let pid = sys::spawn_gated(program, childs.as_fd(), ours).context("fork")?;
+    let exit = hold.adopt(pid, reaper::open_pid(pid)?);
+    Ok((pid, exit, gate))
 }
 
 impl Gate {
@@ -102,7 +112,7 @@ fn descriptors(streams: Streams) -> Result<([OwnedFd; 3], Option<OwnedFd>)> {
     }
 }
 
-fn program(process: &oci::Process, streams: [OwnedFd; 3], terminal: bool) -> Result<Program> {
+fn program(process: &oci::Process, streams: Vec<OwnedFd>, terminal: bool) -> Result<Program> {
     let arguments = c_strings(process.args().iter().flatten())?;
     let environment = c_strings(process.env().iter().flatten())?;
     let name = process.args().iter().flatten().next();
@@ -135,4 +145,45 @@ fn c_strings<'a>(strings: impl Iterator<Item = &'a String>) -> Result<Vec<CStrin
                 .map_err(|_| Error::invalid(format!("{string:?} has a NUL")))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::model::ExitStatus;
+
+    fn touch(path: &std::path::Path) -> Program {
+        let text = |text: &str| CString::new(text).unwrap();
+        let null = || std::fs::File::open("/dev/null").unwrap().into();
+        Program {
+            path: text("/bin/sh"),
+            arguments: vec![text("sh"), text("-c"), text(&format!("> {}", path.display()))],
+            environment: Vec::new(),
+            directory: text("/"),
+            streams: vec![null(), null(), null()],
+            terminal: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_child_runs_its_program_when_its_gate_is_opened_and_ends_when_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let reaper = Reaper::default();
+        for (name, is_opened) in [("opened", true), ("dropped", false)] {
+            let path = dir.path().join(name);
+            let (_, exit, gate) = spawn_program(&reaper, &touch(&path)).unwrap();
+            if is_opened {
+                gate.open().await.unwrap();
+            }
+            drop(gate);
+            let exit = timeout(Duration::from_secs(10), exit).await.expect("it ends");
+            let expected = if is_opened { 0 } else { 127 };
+            assert_eq!(exit.status, ExitStatus::Code(expected), "{name}");
+            assert_eq!(path.exists(), is_opened);
+        }
+    }
 }

@@ -33,6 +33,11 @@ pub(crate) enum Child<'fd> {
     Pidfd(BorrowedFd<'fd>),
 }
 
+/// Above every number that a child is given, so that no dup2 closes what the next one needs.
+const ASIDE: i32 = 64;
+/// How many descriptors a gated child can be given.
+const MOST_STREAMS: usize = 6;
+
 /// Looks for an ended child and leaves it there, waitid(2) with `WNOWAIT`.
 pub(crate) fn peek(child: Child<'_>) -> io::Result<Option<Ended>> {
     waitid(child, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | WALL)
@@ -97,6 +102,14 @@ pub(crate) fn pidfd_signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
     nothing(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, none, 0) })
 }
 
+/// Gives our process group a core-scheduling cookie of its own, prctl(2) with `PR_SCHED_CORE`.
+pub(crate) fn schedule_apart() -> io::Result<()> {
+    let (own, none): (libc::c_ulong, libc::c_ulong) = (0, 0);
+    let (create, group) = (libc::PR_SCHED_CORE_CREATE, libc::PR_SCHED_CORE_SCOPE_PROCESS_GROUP);
+    // SAFETY: takes integers, the last of which is an address and null.
+    nothing(unsafe { libc::prctl(libc::PR_SCHED_CORE, create, own, group, none) }.into())
+}
+
 /// Registers a descriptor with the runtime; it has to be non-blocking for reads and writes.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd always returns the same descriptor, open for as long as it lives.
@@ -156,6 +169,43 @@ pub(crate) fn open_path_at(directory: BorrowedFd<'_>, name: &OsStr) -> io::Resul
     let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW;
     // SAFETY: the name is a C string that lives for the length of the call.
     descriptor(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) }.into())
+}
+
+/// What a loop device may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LoopFlags {
+    pub(crate) is_readonly: bool,
+    pub(crate) is_direct: bool,
+}
+
+/// `struct loop_config` of linux/loop.h, with the parts that stay zero in lumps.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size_to_encryption: [u32; 14],
+    flags: u32,
+    names_to_end: [u64; 30],
+}
+
+/// The number of a loop device that nobody uses, ioctl(2) with `LOOP_CTL_GET_FREE`.
+pub(crate) fn loop_free(control: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), 0x4c82) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// Puts a loop device over a file until its last user is gone, ioctl(2) with `LOOP_CONFIGURE`.
+pub(crate) fn loop_configure(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    flags: LoopFlags,
+) -> io::Result<()> {
+    const AUTOCLEAR: u32 = 4;
+    let flags = AUTOCLEAR | u32::from(flags.is_readonly) | u32::from(flags.is_direct) << 4;
+    let fd = file.as_raw_fd().unsigned_abs();
+    let config = LoopConfig { fd, block_size_to_encryption: [0; 14], flags, names_to_end: [0; 30] };
+    // SAFETY: LOOP_CONFIGURE reads one loop_config, which lives for the length of the call.
+    nothing(unsafe { libc::ioctl(device.as_raw_fd(), 0x4c0a, &raw const config) }.into())
 }
 
 /// Takes a descriptor that a call has just made.
@@ -222,8 +272,6 @@ unsafe fn become_daemon(
     null: i32,
     descriptors: &[(BorrowedFd<'_>, i32)],
 ) -> ! {
-    // Above every number asked for, so that no dup2 closes what the next one needs.
-    const ASIDE: i32 = 64;
     // SAFETY: takes nothing and touches no memory.
     unsafe { libc::setsid() };
     // SAFETY: integers only; a bad descriptor is answered with an error.
@@ -267,16 +315,22 @@ pub(crate) fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
 }
 
 /// Forks a child that waits for a byte on `gate` before it runs a program; without one it ends. What
-/// keeps it from running goes into `gate` as an errno.
+/// keeps it from running goes into `gate` as an errno. `ours` is the gate's other side.
 ///
 /// For a process with one thread.
-pub(crate) fn spawn_gated(program: &Program, gate: BorrowedFd<'_>) -> io::Result<Pid> {
+pub(crate) fn spawn_gated(
+    program: &Program,
+    gate: BorrowedFd<'_>,
+    ours: BorrowedFd<'_>,
+) -> io::Result<Pid> {
     let (argv, envp) = (pointers(&program.arguments), pointers(&program.environment));
     // SAFETY: this process has one thread, so the child's memory is in order.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            // SAFETY: the child's copy alone, which would keep the gate from ever ending.
+            unsafe { libc::close(ours.as_raw_fd()) };
             // SAFETY: this is the child of a single-threaded process; the vectors are its own.
             unsafe { wait_and_run(program, gate.as_raw_fd(), &argv, &envp) }
         }
@@ -309,10 +363,19 @@ unsafe fn wait_and_run(
     unsafe { libc::sigemptyset(none.as_mut_ptr()) };
     // SAFETY: the set has just been written.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
-    // SAFETY: the descriptors are integers.
-    let joined = (0..3)
-        .zip(&program.streams)
-        .all(|(standard, stream)| unsafe { libc::dup2(stream.as_raw_fd(), standard) == standard });
+    // SAFETY: integers only. Out of the way of the numbers that are given out below.
+    let gate = unsafe { libc::fcntl(gate, libc::F_DUPFD_CLOEXEC, ASIDE) };
+    let mut aside = [-1; MOST_STREAMS];
+    for (place, stream) in aside.iter_mut().zip(&program.streams) {
+        // SAFETY: as above.
+        *place = unsafe { libc::fcntl(stream.as_raw_fd(), libc::F_DUPFD_CLOEXEC, ASIDE) };
+    }
+    let given = &aside[..program.streams.len().min(MOST_STREAMS)];
+    // SAFETY: as above.
+    let joined = (0..).zip(given).all(|(n, stream)| unsafe { libc::dup2(*stream, n) == n });
+    let rest = given.len();
+    // SAFETY: integers only. Whatever else the parent had open goes no further.
+    unsafe { libc::syscall(libc::SYS_close_range, rest, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if joined && program.terminal {
         // SAFETY: TIOCSCTTY takes an integer.
         unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };

@@ -1,16 +1,50 @@
 //! Where a process's streams go, as the client names them.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// One stream's destination or source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StdioUri {
-    /// A named pipe, made by the client.
+pub struct StdioUri {
+    /// As the client wrote it, for State and the events.
+    text: Box<str>,
+    place: StdioPlace,
+}
+
+/// What a URI stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StdioPlace {
+    /// A named pipe, made by the client; a bare path may be a plain file too.
     Fifo(PathBuf),
     /// A file to append to.
     File(PathBuf),
+    /// A program that takes the output.
+    Binary(LogBinary),
+}
+
+/// A logging binary: a program that gets a process's output on descriptors of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogBinary {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments after its name.
+    pub arguments: Vec<OsString>,
+    /// What its silence means.
+    pub protocol: LogProtocol,
+}
+
+/// How a logging binary says that it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogProtocol {
+    /// It writes a byte, or closes the descriptor: `binary://`.
+    ByteOrClose,
+    /// It writes a byte; one that closes the descriptor without has failed: `binary-v2://`.
+    Byte,
 }
 
 /// The three streams of a process, and whether a terminal stands behind them.
@@ -30,32 +64,49 @@ impl StdioUri {
     /// Parses a URI or a bare path; an empty one is no stream.
     ///
     /// # Errors
-    /// `InvalidArgument` for a relative path, `Unsupported` for a scheme that is not served.
+    /// `InvalidArgument` for a relative path, a scheme that nobody knows or an escape that makes no
+    /// sense, `Unsupported` for a stream by id.
     pub fn parse(uri: &str) -> Result<Option<Self>> {
         if uri.is_empty() {
             return Ok(None);
         }
-        let (scheme, path) = uri.split_once("://").unwrap_or(("fifo", uri));
-        let path = PathBuf::from(path);
-        let parsed = match scheme {
-            "fifo" => Self::Fifo(path),
-            "file" => Self::File(path),
-            _ => return Err(Error::unsupported("this stdio scheme").context(uri.to_owned())),
+        let place = match uri.split_once("://") {
+            // A bare path is no URI: nothing in it is escaped.
+            None => StdioPlace::Fifo(absolute(PathBuf::from(uri), uri)?),
+            Some((scheme, rest)) => StdioPlace::parse(scheme, rest, uri)?,
         };
-        match &parsed {
-            Self::Fifo(path) | Self::File(path) if !path.is_absolute() => {
-                Err(Error::invalid(format!("stdio path {uri:?} is not absolute")))
-            }
-            _ => Ok(Some(parsed)),
-        }
+        Ok(Some(Self { text: uri.into(), place }))
+    }
+
+    /// What it stands for.
+    pub fn place(&self) -> &StdioPlace {
+        &self.place
     }
 
     /// As the client wrote it, for State and the events.
     pub fn wire(uri: Option<&Self>) -> String {
-        match uri {
-            None => String::new(),
-            Some(Self::Fifo(path)) => path.display().to_string(),
-            Some(Self::File(path)) => format!("file://{}", path.display()),
+        uri.map(|uri| uri.text.to_string()).unwrap_or_default()
+    }
+}
+
+impl StdioPlace {
+    fn parse(scheme: &str, rest: &str, uri: &str) -> Result<Self> {
+        let rest = rest.split_once('#').map_or(rest, |(rest, _fragment)| rest);
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = || absolute(PathBuf::from(unescape(path, Plus::IsPlus)?), uri);
+        let binary = |protocol| -> Result<Self> {
+            Ok(Self::Binary(LogBinary { path: path()?, arguments: arguments(query)?, protocol }))
+        };
+        match scheme {
+            "fifo" => Ok(Self::Fifo(path()?)),
+            "file" => Ok(Self::File(path()?)),
+            "binary" => binary(LogProtocol::ByteOrClose),
+            "binary-v2" => binary(LogProtocol::Byte),
+            // Streams that a sandbox serves to CRI by id.
+            _ if scheme.starts_with("ttrpc+") || scheme.starts_with("grpc+") => {
+                Err(Error::new(Kind::Unsupported, format!("streams over {scheme} are not served")))
+            }
+            _ => Err(Error::invalid(format!("unknown stdio scheme {scheme:?} in {uri:?}"))),
         }
     }
 }
@@ -67,8 +118,12 @@ impl StdioUris {
     /// As [`StdioUri::parse`], with the stream's name.
     pub fn parse(stdin: &str, stdout: &str, stderr: &str, terminal: bool) -> Result<Self> {
         let parse = |name: &'static str, uri| StdioUri::parse(uri).map_err(|err| err.context(name));
+        let stdin = parse("stdin", stdin)?;
+        if stdin.as_ref().is_some_and(|uri| matches!(uri.place, StdioPlace::Binary(_))) {
+            return Err(Error::invalid("stdin: a logging binary takes output only"));
+        }
         Ok(Self {
-            stdin: parse("stdin", stdin)?,
+            stdin,
             stdout: parse("stdout", stdout)?,
             stderr: parse("stderr", stderr)?,
             terminal,
@@ -76,19 +131,116 @@ impl StdioUris {
     }
 }
 
+fn absolute(path: PathBuf, uri: &str) -> Result<PathBuf> {
+    if Path::is_absolute(&path) {
+        return Ok(path);
+    }
+    Err(Error::invalid(format!("stdio path {uri:?} is not absolute")))
+}
+
+/// The query of a logging binary: each key and each value that isn't empty is an argument.
+fn arguments(query: &str) -> Result<Vec<OsString>> {
+    let mut arguments = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        arguments.push(unescape(key, Plus::IsSpace)?);
+        if !value.is_empty() {
+            arguments.push(unescape(value, Plus::IsSpace)?);
+        }
+    }
+    Ok(arguments)
+}
+
+/// What a plus stands for: in a query it is a space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plus {
+    IsPlus,
+    IsSpace,
+}
+
+/// Takes the percent escapes out of a part of a URI.
+fn unescape(text: &str, plus: Plus) -> Result<OsString> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = rest.next().zip(rest.next());
+                let escaped = digits.and_then(|(high, low)| Some(hex(high)? << 4 | hex(low)?));
+                // A NUL would end the name where it is used.
+                escaped.filter(|byte| *byte != 0).ok_or_else(|| {
+                    Error::invalid(format!("{text:?} has an escape that stands for nothing"))
+                })?
+            }
+            b'+' if plus == Plus::IsSpace => b' ',
+            0 => return Err(Error::invalid(format!("{text:?} has a NUL"))),
+            byte => byte,
+        });
+    }
+    Ok(OsString::from_vec(bytes))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Kind;
+
+    fn place(uri: &str) -> StdioPlace {
+        StdioUri::parse(uri).unwrap().unwrap().place
+    }
+
+    fn binary(uri: &str) -> LogBinary {
+        let StdioPlace::Binary(binary) = place(uri) else { panic!("{uri} is a binary") };
+        binary
+    }
 
     #[test]
-    fn uris_are_fifos_files_or_refused() {
-        let fifo = Some(StdioUri::Fifo("/run/f".into()));
-        assert_eq!(StdioUri::parse("/run/f").unwrap(), fifo);
-        assert_eq!(StdioUri::parse("fifo:///run/f").unwrap(), fifo);
-        assert_eq!(StdioUri::parse("file:///f").unwrap(), Some(StdioUri::File("/f".into())));
+    fn a_path_or_a_scheme_says_where_a_stream_goes() {
+        assert_eq!(place("/run/f"), StdioPlace::Fifo("/run/f".into()));
+        assert_eq!(place("/run/100%25"), StdioPlace::Fifo("/run/100%25".into()));
+        assert_eq!(place("fifo:///run/f"), StdioPlace::Fifo("/run/f".into()));
+        assert_eq!(place("file:///a%20b+c?x#y"), StdioPlace::File("/a b+c".into()));
         assert_eq!(StdioUri::parse("").unwrap(), None);
-        assert_eq!(StdioUri::parse("gopher:///f").unwrap_err().kind(), Kind::Unsupported);
-        assert_eq!(StdioUri::parse("f").unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn a_logging_binary_gets_keys_and_values_in_order() {
+        let log = binary("binary:///bin/log?z=1&flag=&a=x+y%2Fz&last");
+        assert_eq!(log.path, Path::new("/bin/log"));
+        assert_eq!(log.arguments, ["z", "1", "flag", "a", "x y/z", "last"]);
+        assert_eq!(log.protocol, LogProtocol::ByteOrClose);
+        assert_eq!(binary("binary-v2:///l").protocol, LogProtocol::Byte);
+        assert!(binary("binary-v2:///l?").arguments.is_empty());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        let refused = |uri: &str, kind: Kind, word: &str| {
+            let err = StdioUris::parse("", uri, "", false).unwrap_err();
+            assert_eq!(err.kind(), kind, "{uri}");
+            let text = format!("{err:#}");
+            assert!(text.starts_with("stdout: ") && text.contains(word), "{text}");
+        };
+        refused("gopher:///f", Kind::InvalidArgument, "gopher");
+        refused("f", Kind::InvalidArgument, "absolute");
+        refused("file://host/f", Kind::InvalidArgument, "absolute");
+        refused("file:///a%2", Kind::InvalidArgument, "escape");
+        refused("file:///a%zz", Kind::InvalidArgument, "escape");
+        refused("file:///a%00b", Kind::InvalidArgument, "escape");
+        refused("binary:///b?a=%+1", Kind::InvalidArgument, "escape");
+        refused("ttrpc+unix:///s?streaming_id=i", Kind::Unsupported, "ttrpc+unix");
+        refused("grpc+vsock://3:4?streaming_id=i", Kind::Unsupported, "grpc+vsock");
+        let err = StdioUris::parse("binary:///b", "", "", false).unwrap_err();
+        assert_eq!(err.kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn the_client_reads_what_it_wrote() {
+        for uri in ["", "/f", "fifo:///f", "file:///a%20b", "binary:///b?k=v"] {
+            assert_eq!(StdioUri::wire(StdioUri::parse(uri).unwrap().as_ref()), uri);
+        }
     }
 }

@@ -1,21 +1,27 @@
 //! Between the wire's messages and the model.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use shim_protos::{
     Any, Timestamp, events,
-    protobuf::EnumOrUnknown,
+    protobuf::{EnumOrUnknown, Message},
+    runc::CheckpointOptions,
+    task::CheckpointTaskRequest,
     types::{self, Status},
 };
 
 use crate::{
+    backend::Checkpoint,
     error::{Error, Kind},
     lifecycle::Phase,
     model::{ExecId, Mount, RuntimeOptions, StdioUri, StdioUris},
 };
 
 /// A message that travels in an `Any`, under its bare name.
-pub(crate) trait Named: shim_protos::protobuf::Message {
+pub(crate) trait Named: Message {
     /// containerd's type URL for it.
     const TYPE_URL: &'static str;
 }
@@ -29,6 +35,7 @@ macro_rules! named {
 }
 
 named! {
+    events::TaskCheckpointed => "containerd.events.TaskCheckpointed",
     events::TaskCreate => "containerd.events.TaskCreate",
     events::TaskDelete => "containerd.events.TaskDelete",
     events::TaskExecAdded => "containerd.events.TaskExecAdded",
@@ -91,6 +98,34 @@ pub(crate) fn options(any: Option<&Any>) -> Option<RuntimeOptions> {
     Some(RuntimeOptions { type_url: any.type_url.clone(), value: any.value.clone() })
 }
 
+/// How to save a container.
+///
+/// # Errors
+/// `InvalidArgument` for options that are something else.
+pub(crate) fn checkpoint(request: &CheckpointTaskRequest) -> Result<Checkpoint, Error> {
+    let given = request.options.as_ref().filter(|any| !any.value.is_empty());
+    let options = given.map_or_else(
+        || Ok(CheckpointOptions::default()),
+        |any| CheckpointOptions::parse_from_bytes(&any.value),
+    );
+    let options =
+        options.map_err(|err| Error::invalid(format!("decode the checkpoint's options: {err}")))?;
+    let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+    let place = path(request.path.clone()).or_else(|| path(options.image_path));
+    Ok(Checkpoint {
+        path: place.ok_or_else(|| Error::invalid("a checkpoint needs a path"))?,
+        exit: options.exit,
+        open_tcp: options.open_tcp,
+        external_unix_sockets: options.external_unix_sockets,
+        terminal: options.terminal,
+        file_locks: options.file_locks,
+        empty_namespaces: options.empty_namespaces,
+        cgroups_mode: (!options.cgroups_mode.is_empty()).then_some(options.cgroups_mode),
+        work_path: path(options.work_path),
+        parent_path: path(options.parent_path),
+    })
+}
+
 pub(crate) fn status(phase: Phase) -> EnumOrUnknown<Status> {
     EnumOrUnknown::new(match phase {
         Phase::Created => Status::CREATED,
@@ -121,5 +156,35 @@ fn code(kind: Kind) -> ttrpc::Code {
 impl From<Error> for ttrpc::Error {
     fn from(err: Error) -> Self {
         Self::RpcStatus(ttrpc::get_status(code(err.kind()), format!("{err:#}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_goes_where_the_request_says_or_else_its_options() {
+        let options = CheckpointOptions {
+            exit: true,
+            image_path: "/image".into(),
+            work_path: "/work".into(),
+            empty_namespaces: vec!["network".into()],
+            ..Default::default()
+        };
+        let value = options.write_to_bytes().unwrap();
+        let mut request = CheckpointTaskRequest { path: "/p".into(), ..Default::default() };
+        request.options.mut_or_insert_default().value = value;
+        let told = checkpoint(&request).unwrap();
+        assert_eq!(told.path, PathBuf::from("/p"));
+        assert_eq!(told.work_path, Some("/work".into()));
+        assert_eq!(told.empty_namespaces, ["network"]);
+        assert!(told.exit && !told.open_tcp && told.cgroups_mode.is_none());
+        request.path.clear();
+        assert_eq!(checkpoint(&request).unwrap().path, PathBuf::from("/image"));
+        let err = checkpoint(&CheckpointTaskRequest::default()).unwrap_err();
+        assert_eq!(err.kind(), Kind::InvalidArgument);
+        request.options.mut_or_insert_default().value = vec![0xff; 4];
+        assert_eq!(checkpoint(&request).unwrap_err().kind(), Kind::InvalidArgument);
     }
 }

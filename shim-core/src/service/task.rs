@@ -6,7 +6,7 @@
 use std::{collections::HashMap, future::Future, sync::Arc};
 
 use async_trait::async_trait;
-use oci_spec::runtime::{LinuxResources, Process};
+use oci_spec::runtime::Process;
 use shim_protos::{
     Any, Empty,
     protobuf::{Message, MessageField},
@@ -24,7 +24,7 @@ use ttrpc::r#async::{Service, TtrpcContext};
 
 use super::{convert, convert::Named, stats};
 use crate::{
-    backend::{Backend, Target},
+    backend::{Backend, Target, Update},
     error::{Error, Result},
     lifecycle::{CreateTask, Deleted, ProcessState, Shim},
     model::{Bundle, ContainerId, ExecId, Exit, Pid, Signal, StdioUris, WindowSize},
@@ -65,7 +65,7 @@ impl<B: Backend> Task for TaskService<B> {
         let create = parse_create(&request)?;
         let shim = Arc::clone(&self.shim);
         let pid = detached(async move { shim.create(create).await }).await?;
-        Ok(CreateTaskResponse { pid: pid.get(), ..Default::default() })
+        Ok(CreateTaskResponse { pid: pid.map_or(0, Pid::get), ..Default::default() })
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> ttrpc::Result<StartResponse> {
@@ -132,8 +132,10 @@ impl<B: Backend> Task for TaskService<B> {
         _: &TtrpcContext,
         request: CheckpointTaskRequest,
     ) -> ttrpc::Result<Empty> {
-        self.task(&request.id)?;
-        Err(Error::unsupported("checkpoint").into())
+        let task = self.task(&request.id)?;
+        let checkpoint = convert::checkpoint(&request)?;
+        detached(async move { task.checkpoint(&checkpoint).await }).await?;
+        Ok(Empty::new())
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
@@ -187,10 +189,13 @@ impl<B: Backend> Task for TaskService<B> {
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         let task = self.task(&request.id)?;
-        // Annotations alone change no limit.
-        let Some(resources) = request.resources.as_ref() else { return Ok(Empty::new()) };
-        let resources: LinuxResources = parse_json("resources", &resources.value)?;
-        detached(async move { task.update(&resources).await }).await?;
+        let resources = request.resources.as_ref();
+        let resources = resources.map(|any| parse_json("resources", &any.value)).transpose()?;
+        let update = Update { resources, annotations: request.annotations };
+        if update.resources.is_none() && update.annotations.is_empty() {
+            return Ok(Empty::new());
+        }
+        detached(async move { task.update(&update).await }).await?;
         Ok(Empty::new())
     }
 
@@ -242,9 +247,6 @@ impl<B: Backend> TaskService<B> {
 }
 
 fn parse_create(request: &CreateTaskRequest) -> Result<CreateTask> {
-    if !request.checkpoint.is_empty() {
-        return Err(Error::unsupported("restore"));
-    }
     let streams = [&request.stdin, &request.stdout, &request.stderr];
     Ok(CreateTask {
         id: ContainerId::parse(&request.id)?,
@@ -252,6 +254,7 @@ fn parse_create(request: &CreateTaskRequest) -> Result<CreateTask> {
         rootfs: request.rootfs.iter().map(convert::mount).collect(),
         stdio: parse_stdio(streams, request.terminal)?,
         options: convert::options(request.options.as_ref()),
+        checkpoint: (!request.checkpoint.is_empty()).then(|| request.checkpoint.clone().into()),
     })
 }
 

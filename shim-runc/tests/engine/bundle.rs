@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 use shim_core::{
-    Backend, Container, Create, Created, Error, Exec, Process, Streams,
+    Backend, Container, Create, Created, Error, Exec, Init, Process, Streams,
     model::{Bundle, ContainerId, ExecId, ExitStatus, RuntimeOptions},
 };
 use shim_runc::NativeContainer;
@@ -109,9 +109,11 @@ impl Made {
             rootfs: Vec::new(),
             streams,
             options: self.options.clone(),
+            checkpoint: None,
             host: bench.host.clone(),
         };
         let Created { container, init } = bench.backend.create(request).await?;
+        let Init::Made(init) = init else { panic!("it is to have a process") };
         Ok(Running {
             container,
             init: Some(init),

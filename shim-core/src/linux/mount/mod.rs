@@ -1,21 +1,24 @@
 //! The root filesystem's mounts, made from what containerd hands over and unmade again.
 
+mod image;
 mod options;
 mod overlay;
+mod target;
 
-use std::{
-    fs, io,
-    path::{Component, Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
 };
 
-use self::options::Options;
+use self::{
+    image::{Access, LoopDevice},
+    options::Options,
+    target::Target,
+};
 use crate::{
-    error::{Context, Error, Result},
+    error::{Context, Result},
     model::Mount,
 };
 
@@ -28,15 +31,25 @@ pub(crate) fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(rootfs).with_context(|| format!("make {}", rootfs.display()))?;
-    for each in mounts {
-        if let Err(err) = mount_one(each, rootfs) {
-            if let Err(left) = unmount_all(rootfs) {
-                log::warn!("undo the mounts of {}: {left:#}", rootfs.display());
-            }
-            return Err(err);
-        }
+    let mounted = lay_ground(&mounts[0], rootfs)
+        .and_then(|()| mounts.iter().try_for_each(|each| mount_one(each, rootfs)));
+    if mounted.is_err()
+        && let Err(left) = unmount_all(rootfs)
+    {
+        log::warn!("undo the mounts of {}: {left:#}", rootfs.display());
     }
-    Ok(())
+    mounted
+}
+
+/// Where nothing is mounted on the root itself, it becomes a mount of its own: so whatever is below
+/// goes with it, and nobody has to keep a list.
+fn lay_ground(first: &Mount, rootfs: &Path) -> Result<()> {
+    if target::is_root(Path::new(first.target.trim_start_matches('/'))) {
+        return Ok(());
+    }
+    let none = None::<&str>;
+    mount(Some(rootfs), rootfs, none, MsFlags::MS_BIND, none)
+        .with_context(|| format!("mount {} on itself", rootfs.display()))
 }
 
 /// Unmounts whatever is mounted on `rootfs` and below, however often. Nothing mounted is fine.
@@ -63,15 +76,16 @@ fn unmount(target: &Path) -> Result<bool, Errno> {
 }
 
 fn mount_one(each: &Mount, rootfs: &Path) -> Result<()> {
-    let target = target_of(each, rootfs)?;
     let options = Options::parse(&each.options)?;
-    attach(each, &options, &target).with_context(|| {
+    let mut target = Target::find(rootfs, &each.target)?;
+    let name = target.name();
+    attach(each, &options, &mut target).with_context(|| {
         let kind = if each.kind.is_empty() { "filesystem" } else { each.kind.as_str() };
-        format!("mount {kind} {} on {}", each.source, target.display())
+        format!("mount {kind} {} on {}", each.source, name.display())
     })
 }
 
-fn attach(each: &Mount, options: &Options, target: &Path) -> Result<()> {
+fn attach(each: &Mount, options: &Options, target: &mut Target) -> Result<()> {
     let bind = options.flags.contains(MsFlags::MS_BIND) || is_bind(&each.kind);
     let mut flags = options.flags;
     if bind {
@@ -81,21 +95,34 @@ fn attach(each: &Mount, options: &Options, target: &Path) -> Result<()> {
         }
     }
     let kind = if bind { None } else { Some(each.kind.as_str()) };
+    let device = device(each, options)?;
+    let source = device.as_ref().map_or(Path::new(&each.source), |device| &device.path);
     if options.data.len() > overlay::LONGEST && each.kind == "overlay" {
-        overlay::mount_long(each, options, target)?;
+        overlay::mount_long(each, options, &target.path())?;
     } else {
-        mount(Some(each.source.as_str()), target, kind, flags, Some(options.data.as_str()))
-            .map_err(io::Error::from)?;
+        mount(Some(source), &target.path(), kind, flags, Some(options.data.as_str()))?;
     }
+    // Held until something is mounted from it.
+    drop(device);
+    target.again()?;
+    let target = target.path();
     if bind && flags.intersects(options::PER_MOUNT) {
         // A bind mount ignores all other flags at first (mount(2)).
-        remount_bind(target, flags)?;
+        remount_bind(&target, flags)?;
     }
     if let Some(propagation) = options.propagation {
-        mount(None::<&str>, target, None::<&str>, propagation, None::<&str>)
+        mount(None::<&str>, &target, None::<&str>, propagation, None::<&str>)
             .context("set the propagation")?;
     }
     Ok(())
+}
+
+/// The device for an image.
+fn device(each: &Mount, options: &Options) -> Result<Option<LoopDevice>> {
+    let Some(caching) = options.image else { return Ok(None) };
+    let is_readonly = options.flags.contains(MsFlags::MS_RDONLY);
+    let access = if is_readonly { Access::ReadOnly } else { Access::ReadWrite };
+    LoopDevice::over(&each.source, access, caching).map(Some)
 }
 
 fn remount_bind(target: &Path, flags: MsFlags) -> Result<()> {
@@ -107,27 +134,5 @@ fn is_bind(kind: &str) -> bool {
     matches!(kind, "bind" | "rbind")
 }
 
-/// Where a mount goes. Its target is containerd's own, below a directory that containerd made; one
-/// that climbs out is refused.
-fn target_of(each: &Mount, rootfs: &Path) -> Result<PathBuf> {
-    let mut target = rootfs.to_owned();
-    for part in Path::new(&each.target).components() {
-        match part {
-            Component::Normal(name) => target.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::invalid(format!(
-                    "mount target {:?} leaves the root",
-                    each.target
-                )));
-            }
-        }
-        if target.is_symlink() {
-            return Err(Error::invalid(format!("mount target {} is a link", target.display())));
-        }
-    }
-    if target != rootfs {
-        fs::create_dir_all(&target).with_context(|| format!("make {}", target.display()))?;
-    }
-    Ok(target)
-}
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,12 @@
 
 use nix::mount::MsFlags;
 
+use super::image::Caching;
 use crate::error::{Error, Result};
+
+/// mount(8)'s option for images, and containerd's for how they are read.
+const LOOP: &str = "loop";
+const DIRECT: &str = "direct-io";
 
 /// Flags that a bind mount takes in a second call only.
 pub(super) const PER_MOUNT: MsFlags = MsFlags::MS_RDONLY
@@ -19,6 +24,8 @@ pub(super) struct Options {
     pub(super) flags: MsFlags,
     pub(super) propagation: Option<MsFlags>,
     pub(super) data: String,
+    /// How to read the source where that is an image, to be mounted by way of a loop device.
+    pub(super) image: Option<Caching>,
 }
 
 impl Options {
@@ -27,10 +34,17 @@ impl Options {
     /// # Errors
     /// `InvalidArgument` for containerd's own options, which it should have acted on itself.
     pub(super) fn parse(options: &[String]) -> Result<Self> {
-        let mut parsed = Self { flags: MsFlags::empty(), propagation: None, data: String::new() };
+        let mut parsed =
+            Self { flags: MsFlags::empty(), propagation: None, data: String::new(), image: None };
+        let is_given = |name| options.iter().any(|option| split(option).contains(&name));
+        let caching = if is_given(DIRECT) { Caching::Direct } else { Caching::Cached };
+        parsed.image = is_given(LOOP).then_some(caching);
         for option in options.iter().flat_map(|option| split(option)) {
             if option.starts_with("X-containerd.") {
                 return Err(Error::invalid(format!("mount option {option:?} is not for a shim")));
+            }
+            if parsed.image.is_some() && [LOOP, DIRECT].contains(&option) {
+                continue;
             }
             match flag(option) {
                 Some(Flag::Set(flag)) => parsed.flags |= flag,
@@ -128,7 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_no_matter_of_the_filesystem() {
+        let parsed = parse(&["ro,loop", "direct-io", "dax"]);
+        assert_eq!((parsed.image, parsed.data.as_str()), (Some(Caching::Direct), "dax"));
+        assert_eq!(parsed.flags, MsFlags::MS_RDONLY);
+        assert_eq!(parse(&["loop"]).image, Some(Caching::Cached));
+        assert_eq!(parse(&["direct-io"]).data, "direct-io");
+        assert_eq!(parse(&["lowerdir=/loop"]).image, None);
+    }
+
+    #[test]
     fn containerds_own_options_are_refused() {
-        assert!(Options::parse(&["X-containerd.mkfs=1".to_owned()]).is_err());
+        let err = Options::parse(&["X-containerd.mkfs=1".to_owned()]).unwrap_err();
+        assert_eq!(err.kind(), crate::Kind::InvalidArgument);
+        assert!(err.to_string().contains("X-containerd.mkfs=1"), "{err}");
     }
 }

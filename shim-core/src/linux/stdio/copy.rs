@@ -1,9 +1,10 @@
 //! Copies between a process's end and the client's: splice(2) moves pages between pipes, so no byte
-//! passes through the shim's memory.
+//! passes through the shim's memory. Only what goes into a file does.
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -87,6 +88,8 @@ impl Drop for Output {
 /// Keeps a fifo open until the client has read what is in it, for a bounded time: a client that is
 /// slow to open its end would find the fifo closed on both sides, and empty.
 async fn linger(sink: &Sink) {
+    // What is in a file stays.
+    let Sink::Waited(_) = sink else { return };
     let mut pause = Duration::from_millis(1);
     let deadline = time::Instant::now() + LINGER_LIMIT;
     while sys::unread(sink.fd()).is_ok_and(|bytes| bytes > 0) && time::Instant::now() < deadline {
@@ -112,10 +115,18 @@ pub(super) fn input(fifo: OwnedFd, pipe: OwnedFd) -> Result<JoinHandle<()>> {
     }))
 }
 
-/// Where a copy goes: something that can be waited for, or a plain file, which is always ready.
+/// Where a copy goes: something that can be waited for, or a file, which is always ready.
 enum Sink {
     Waited(AsyncFd<OwnedFd>),
-    Plain(OwnedFd),
+    File(LogFile),
+}
+
+/// A file that grows. What it doesn't take is lost: a full disk must not stop the process, and a
+/// shim that kept the output would only fill up in its place.
+struct LogFile {
+    fd: OwnedFd,
+    /// Set when something was lost: that is told once.
+    has_lost: AtomicBool,
 }
 
 impl Sink {
@@ -124,7 +135,9 @@ impl Sink {
         let spare = fd.try_clone().context("share a sink")?;
         match sys::watch(fd, Interest::WRITABLE) {
             Ok(fd) => Ok(Self::Waited(fd)),
-            Err(err) if err.raw_os_error() == Some(libc::EPERM) => Ok(Self::Plain(spare)),
+            Err(err) if err.raw_os_error() == Some(libc::EPERM) => {
+                Ok(Self::File(LogFile { fd: spare, has_lost: AtomicBool::new(false) }))
+            }
             Err(err) => Err(err).context("watch a sink"),
         }
     }
@@ -132,7 +145,7 @@ impl Sink {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Waited(fd) => fd.get_ref().as_fd(),
-            Self::Plain(fd) => fd.as_fd(),
+            Self::File(file) => file.fd.as_fd(),
         }
     }
 }
@@ -184,27 +197,59 @@ async fn wait(
 }
 
 fn step(source: BorrowedFd<'_>, sink: &Sink) -> nix::Result<usize> {
+    let sink = match sink {
+        Sink::Waited(sink) => sink.get_ref().as_fd(),
+        // splice(2) refuses a file opened for appending.
+        Sink::File(file) => return append(source, file),
+    };
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
-    match splice(source, None, sink.fd(), None, CHUNK, flags) {
-        // splice(2) refuses a file opened for appending, and a pair without a pipe.
+    match splice(source, None, sink, None, CHUNK, flags) {
+        // splice(2) refuses a pair without a pipe.
         Err(Errno::EINVAL) => copy_bytes(source, sink),
         done => done,
     }
 }
 
 /// The slow way: through memory, a little at a time.
-fn copy_bytes(source: BorrowedFd<'_>, sink: &Sink) -> nix::Result<usize> {
+fn copy_bytes(source: BorrowedFd<'_>, sink: BorrowedFd<'_>) -> nix::Result<usize> {
     let mut buffer = [0; 4096];
-    if matches!(sink, Sink::Waited(_)) && !has_room(sink.fd()).unwrap_or(true) {
+    if !has_room(sink).unwrap_or(true) {
         return Err(Errno::EAGAIN);
     }
     let read = nix::unistd::read(source, &mut buffer)?;
     let mut rest = &buffer[..read];
     while !rest.is_empty() {
-        let written = nix::unistd::write(sink.fd(), rest)?;
+        let written = nix::unistd::write(sink, rest)?;
         rest = &rest[written..];
     }
     Ok(read)
+}
+
+/// Moves what there is into a file. Only the source's side can fail.
+fn append(source: BorrowedFd<'_>, file: &LogFile) -> nix::Result<usize> {
+    let mut buffer = [0; 16 * 1024];
+    let read = nix::unistd::read(source, &mut buffer)?;
+    let mut rest = &buffer[..read];
+    while !rest.is_empty() {
+        match nix::unistd::write(&file.fd, rest) {
+            Ok(0) => break,
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::EINTR) => {}
+            Err(err) => {
+                if !file.has_lost.swap(true, Ordering::Relaxed) {
+                    log::warn!("write an output to {}: {err}: it is dropped", name(&file.fd));
+                }
+                break;
+            }
+        }
+    }
+    Ok(read)
+}
+
+/// What a descriptor was opened as.
+fn name(fd: &OwnedFd) -> String {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.map_or_else(|_| "a file".to_owned(), |path| path.display().to_string())
 }
 
 fn has_input(fd: BorrowedFd<'_>) -> io::Result<bool> {
@@ -221,7 +266,7 @@ fn ready(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<bool> {
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
     let flags = fcntl(fd, FcntlArg::F_GETFL).context("read a stream's flags")?;
     let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
     fcntl(fd, FcntlArg::F_SETFL(flags)).context("set a stream's flags")?;

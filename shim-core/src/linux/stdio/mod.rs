@@ -6,10 +6,15 @@
 //! ```
 //! A fifo is never handed to the process itself: its reader may go away and come back (containerd
 //! restarts), and the process must not get EPIPE for it. The shim keeps each output fifo open for
-//! reading too, so that it always has a reader. A file is handed over as it is.
+//! reading too, so that it always has a reader.
+//!
+//! A `file://` is copied to as well, for containerd's own shim does, and so a full disk costs output
+//! and not the process. One copier serves both streams of one file: they keep their order. A plain
+//! file behind a bare path is handed over as it is.
 
 mod copy;
 mod fifo;
+mod logger;
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,22 +31,35 @@ use std::{
 use nix::{fcntl::OFlag, unistd};
 use tokio::task::JoinHandle;
 
-use self::copy::Output;
+use self::{copy::Output, logger::Logger};
 use super::sys;
 use crate::{
     backend::Streams,
     error::{Context, Error, Result},
-    model::{StdioUri, StdioUris, WindowSize},
+    model::{ContainerId, LogBinary, StdioPlace, StdioUri, StdioUris, WindowSize},
 };
+
+pub(crate) use self::logger::Loggers;
 
 /// How long an exit waits for output that nobody takes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// The shim's ends of a process's streams, before there is a process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Relay {
     stdin: Option<Inlet>,
     outputs: Vec<Outlet>,
+    /// Logging binaries that are to run, until they do.
+    readers: Vec<Reader>,
+    loggers: Vec<Logger>,
+}
+
+/// A logging binary and the outputs that it is to read.
+#[derive(Debug)]
+struct Reader {
+    binary: LogBinary,
+    /// Standard output and error.
+    outputs: [Option<OwnedFd>; 2],
 }
 
 /// From the client's fifo to the process.
@@ -68,31 +86,37 @@ pub(crate) struct Console {
     stdin: Mutex<Option<OwnedFd>>,
     stdin_copier: Option<JoinHandle<()>>,
     outputs: Vec<Output>,
+    loggers: Vec<Logger>,
 }
 
 impl Relay {
-    /// Opens what the client named. Returns the process's ends beside the shim's.
+    /// Opens what the client named for a process of a container, and waits for the logging binaries
+    /// among it. Returns the process's ends beside the shim's.
     ///
     /// # Errors
     /// The stream and the path that could not be opened.
-    pub(crate) fn open(uris: &StdioUris) -> Result<(Self, Streams)> {
-        if uris.terminal {
+    pub(crate) async fn open(
+        uris: &StdioUris,
+        container: &ContainerId,
+        loggers: &Loggers,
+    ) -> Result<(Self, Streams)> {
+        let mut relay = Self::default();
+        let streams = if uris.terminal {
             let stdin = uris.stdin.as_ref().map(|uri| open_inlet(uri, None)).transpose();
-            let stdin = stdin.context("open stdin")?;
-            let outputs = uris.stdout.as_ref().map(open_sink).transpose().context("open stdout")?;
-            let outputs = outputs.map(|sink| Outlet { pipe: None, sink }).into_iter().collect();
-            return Ok((Self { stdin, outputs }, Streams::Terminal));
-        }
-        let mut relay = Self { stdin: None, outputs: Vec::new() };
-        let stdin = relay.add_input(uris.stdin.as_ref()).context("open stdin")?;
-        let stdout = relay.add_output(uris.stdout.as_ref()).context("open stdout")?;
-        let stderr = if uris.stderr.is_some() && uris.stderr == uris.stdout {
-            // One stream for both keeps their order.
-            stdout.try_clone().context("open stderr")?
+            relay.stdin = stdin.context("open stdin")?;
+            relay.add_terminal(uris.stdout.as_ref()).context("open stdout")?;
+            Streams::Terminal
         } else {
-            relay.add_output(uris.stderr.as_ref()).context("open stderr")?
+            let stdin = relay.add_input(uris.stdin.as_ref()).context("open stdin")?;
+            let [stdout, stderr] = relay.add_outputs(uris.stdout.as_ref(), uris.stderr.as_ref())?;
+            Streams::Pipes { stdin, stdout, stderr }
         };
-        Ok((relay, Streams::Pipes { stdin, stdout, stderr }))
+        for Reader { binary, outputs } in std::mem::take(&mut relay.readers) {
+            let logger = loggers.start(&binary, container, outputs).await;
+            let name = || format!("logging binary {}", binary.path.display());
+            relay.loggers.push(logger.with_context(name)?);
+        }
+        Ok((relay, streams))
     }
 
     /// Starts to copy, for a process that exists.
@@ -111,27 +135,88 @@ impl Relay {
             console.outputs.push(Output::start(pipe, outlet.sink)?);
         }
         console.terminal = terminal;
+        console.loggers = self.loggers;
         Ok(console)
     }
 
     /// Returns the process's end.
     fn add_input(&mut self, uri: Option<&StdioUri>) -> Result<OwnedFd> {
         let Some(uri) = uri else { return null() };
-        let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let (reader, writer) = pipe()?;
         self.stdin = Some(open_inlet(uri, Some(writer))?);
         Ok(reader)
     }
 
-    /// Returns the process's end.
-    fn add_output(&mut self, uri: Option<&StdioUri>) -> Result<OwnedFd> {
-        let Some(uri) = uri else { return null() };
-        let sink = open_sink(uri)?;
-        if !is_fifo(&sink)? {
-            return Ok(sink);
+    /// Returns the process's ends.
+    fn add_outputs(
+        &mut self,
+        stdout: Option<&StdioUri>,
+        stderr: Option<&StdioUri>,
+    ) -> Result<[OwnedFd; 2]> {
+        let same = stderr.is_some() && stderr.map(StdioUri::place) == stdout.map(StdioUri::place);
+        // containerd's own shim hands a logging binary for stdout the errors too, named or not.
+        if let Some(StdioPlace::Binary(binary)) = stdout.map(StdioUri::place)
+            && (same || stderr.is_none())
+        {
+            let (stdout, stderr) = (pipe().context("open stdout")?, pipe().context("open stderr")?);
+            let outputs = [Some(stdout.0), Some(stderr.0)];
+            self.readers.push(Reader { binary: binary.clone(), outputs });
+            return Ok([stdout.1, stderr.1]);
         }
-        let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
+        let first = |reader| [Some(reader), None];
+        let stdout = self.add_output(stdout, first).context("open stdout")?;
+        if same {
+            // One stream for both keeps their order.
+            let stderr = stdout.try_clone().context("open stderr")?;
+            return Ok([stdout, stderr]);
+        }
+        let second = |reader| [None, Some(reader)];
+        let stderr = self.add_output(stderr, second).context("open stderr")?;
+        Ok([stdout, stderr])
+    }
+
+    /// Returns the process's end. `outputs` puts a reader in its place among a binary's two.
+    fn add_output(
+        &mut self,
+        uri: Option<&StdioUri>,
+        outputs: impl FnOnce(OwnedFd) -> [Option<OwnedFd>; 2],
+    ) -> Result<OwnedFd> {
+        let Some(uri) = uri else { return null() };
+        let sink = match uri.place() {
+            StdioPlace::Binary(binary) => {
+                let (reader, writer) = pipe()?;
+                self.readers.push(Reader { binary: binary.clone(), outputs: outputs(reader) });
+                return Ok(writer);
+            }
+            StdioPlace::Fifo(path) => {
+                let sink = open_fifo(path)?;
+                if !is_fifo(&sink)? {
+                    return Ok(sink);
+                }
+                sink
+            }
+            StdioPlace::File(path) => open_file(path)?,
+        };
+        let (reader, writer) = pipe()?;
         self.outputs.push(Outlet { pipe: Some(reader), sink });
         Ok(writer)
+    }
+
+    /// Where the terminal's output goes: the client's end of it, or a pipe to a logging binary.
+    fn add_terminal(&mut self, uri: Option<&StdioUri>) -> Result<()> {
+        let Some(uri) = uri else { return Ok(()) };
+        let sink = match uri.place() {
+            StdioPlace::Fifo(path) => open_fifo(path)?,
+            StdioPlace::File(path) => open_file(path)?,
+            StdioPlace::Binary(binary) => {
+                let (reader, writer) = pipe()?;
+                let outputs = [Some(reader), None];
+                self.readers.push(Reader { binary: binary.clone(), outputs });
+                writer
+            }
+        };
+        self.outputs.push(Outlet { pipe: None, sink });
+        Ok(())
     }
 }
 
@@ -160,9 +245,28 @@ impl Console {
             for output in &self.outputs {
                 output.drained().await;
             }
+            for logger in &self.loggers {
+                logger.drained().await;
+            }
         };
         if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
             log::warn!("nobody takes the output of an ended process");
+        }
+    }
+
+    /// Ends the logging binaries of a process that is deleted. Those that take their time go on
+    /// ending by themselves: a deletion is not to wait for them.
+    pub(crate) async fn close(&self) {
+        for logger in &self.loggers {
+            logger.ask_to_end();
+        }
+        let all = async {
+            for logger in &self.loggers {
+                logger.ended().await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_LIMIT, all).await.is_err() {
+            log::debug!("a logging binary takes its time to end");
         }
     }
 }
@@ -185,27 +289,38 @@ fn process_end(pipe: Option<OwnedFd>, terminal: Option<&OwnedFd>) -> Result<Owne
 }
 
 fn open_inlet(uri: &StdioUri, pipe: Option<OwnedFd>) -> Result<Inlet> {
-    let (StdioUri::Fifo(path) | StdioUri::File(path)) = uri;
+    let (StdioPlace::Fifo(path) | StdioPlace::File(path)) = uri.place() else {
+        return Err(Error::invalid("a logging binary takes output only"));
+    };
     let (fifo, keeper) =
         fifo::open_input(path).with_context(|| format!("open {}", path.display()))?;
     Ok(Inlet { fifo, keeper, pipe })
 }
 
-fn open_sink(uri: &StdioUri) -> Result<OwnedFd> {
-    match uri {
-        StdioUri::Fifo(path) => {
-            fifo::open_output(path).with_context(|| format!("open {}", path.display()))
-        }
-        StdioUri::File(path) => open_file(path).with_context(|| format!("open {}", path.display())),
-    }
+fn open_fifo(path: &Path) -> Result<OwnedFd> {
+    fifo::open_output(path).with_context(|| format!("open {}", path.display()))
 }
 
-fn open_file(path: &Path) -> io::Result<OwnedFd> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path)?;
-    Ok(file.into())
+fn open_file(path: &Path) -> Result<OwnedFd> {
+    let open = || -> io::Result<OwnedFd> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let mut options = OpenOptions::new();
+        // A fifo without a reader is an error, not a wait.
+        options
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        Ok(options.open(path)?.into())
+    };
+    open().with_context(|| format!("open {}", path.display()))
+}
+
+/// The reading and the writing end.
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")
 }
 
 fn is_fifo(fd: &OwnedFd) -> Result<bool> {
@@ -217,3 +332,6 @@ fn null() -> Result<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/null");
     Ok(file.context("open /dev/null")?.into())
 }
+
+#[cfg(test)]
+mod tests;

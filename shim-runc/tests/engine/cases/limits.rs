@@ -64,7 +64,8 @@ cases! {
         }
         running.container.resume().await.unwrap();
         let resources = serde_json::from_value(json!({ "memory": { "limit": 50 << 20 } })).unwrap();
-        running.container.update(&resources).await.unwrap();
+        let update = shim_core::Update { resources: Some(resources), ..Default::default() };
+        running.container.update(&update).await.unwrap();
         drop(running.input.take());
         assert_eq!(running.wait().await, ExitStatus::Code(0));
         assert_eq!(running.printed(), "one\n");

@@ -1,0 +1,140 @@
+//! Whom the shim listens to: its own user alone, for who may call may run anything as that user.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use nix::unistd;
+use tokio::{
+    net::{UnixListener, UnixStream},
+    time::{Sleep, sleep},
+};
+
+/// How long to let things be when no connection can be taken: out of descriptors, the next try
+/// would fail as the last one did.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections of one user. It never ends and never fails: a server that is told of an error
+/// asks again at once.
+#[derive(Debug)]
+pub(super) struct Callers {
+    listener: UnixListener,
+    uid: u32,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Callers {
+    /// Takes connections of our own effective user.
+    pub(super) fn of_own_user(listener: UnixListener) -> Self {
+        Self { listener, uid: unistd::geteuid().as_raw(), pause: None }
+    }
+
+    /// The connection, unless it is somebody else's: that one is closed.
+    fn admit(&self, stream: UnixStream) -> Option<UnixStream> {
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == self.uid => return Some(stream),
+            Ok(peer) => log::warn!("refused a connection of user {}", peer.uid()),
+            Err(err) => log::warn!("refused a connection of nobody knows whom: {err}"),
+        }
+        None
+    }
+}
+
+impl Stream for Callers {
+    type Item = io::Result<UnixStream>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut is_told = false;
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+                is_told = true;
+            }
+            match ready!(self.listener.poll_accept(cx)) {
+                Ok((stream, _)) => {
+                    if let Some(stream) = self.admit(stream) {
+                        return Poll::Ready(Some(Ok(stream)));
+                    }
+                }
+                Err(err) => {
+                    if !is_told {
+                        log::warn!("take a connection: {err}");
+                    }
+                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs::File, process::Command};
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    fn listen() -> (tempfile::TempDir, Callers) {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        (dir, Callers::of_own_user(listener))
+    }
+
+    async fn next(callers: &mut Callers) -> UnixStream {
+        std::future::poll_fn(|cx| Pin::new(&mut *callers).poll_next(cx)).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn own_connections_are_taken_and_others_closed() {
+        let (dir, mut callers) = listen();
+        let connect = || UnixStream::connect(dir.path().join("s"));
+        let _ours = connect().await.unwrap();
+        next(&mut callers).await;
+        callers.uid += 1;
+        let theirs = connect().await.unwrap();
+        let taken = timeout(Duration::from_millis(50), next(&mut callers)).await;
+        assert!(taken.is_err(), "it is not for the server");
+        theirs.readable().await.unwrap();
+        assert_eq!(theirs.try_read(&mut [0]).unwrap(), 0, "it is closed");
+    }
+
+    /// In a process of its own, for it takes every descriptor that it can get.
+    #[test]
+    fn out_of_descriptors_is_waited_out() {
+        const INSIDE: &str = "SHIM_TEST_INSIDE";
+        if env::var_os(INSIDE).is_some() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            return runtime.unwrap().block_on(exhaust());
+        }
+        let name = "entry::accept::tests::out_of_descriptors_is_waited_out";
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 64; exec \"$0\" --exact \"$1\""]);
+        command.arg(env::current_exe().unwrap()).arg(name).env(INSIDE, "1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    async fn exhaust() {
+        let (dir, mut callers) = listen();
+        let _client = UnixStream::connect(dir.path().join("s")).await.unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let mut polls = 0_u32;
+        let waiting = std::future::poll_fn(|cx| {
+            polls += 1;
+            Pin::new(&mut callers).poll_next(cx)
+        });
+        assert!(timeout(PAUSE * 4, waiting).await.is_err(), "there is no descriptor for it");
+        assert!(polls < 20, "{polls} polls");
+        drop(taken);
+        let start = Instant::now();
+        next(&mut callers).await;
+        assert!(start.elapsed() < PAUSE * 4);
+    }
+}

@@ -1,0 +1,118 @@
+//! The shim as containerd starts it: what its options and its environment say about itself.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use shim_protos::{
+    Any,
+    bootstrap::{BootstrapParams, BootstrapResult, Extension},
+    protobuf::{Message, MessageField},
+    runc::Options,
+};
+
+const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-native-v2");
+
+/// A cgroup for a test, which goes when it is empty.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn make(name: &str) -> Option<Self> {
+        let places = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
+        let place = places.map(Path::new).into_iter().find(|p| p.join("cgroup.procs").exists())?;
+        let cgroup = place.join(name);
+        fs::create_dir_all(&cgroup).ok().map(|()| Self(cgroup))
+    }
+
+    fn pids(&self) -> Vec<i32> {
+        let pids = fs::read_to_string(self.0.join("cgroup.procs")).unwrap();
+        pids.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+}
+
+/// What containerd sends, with a cgroup among the options.
+fn params(directory: &Path, cgroup: &str) -> Vec<u8> {
+    let options = Options { shim_cgroup: cgroup.to_owned(), ..Options::default() };
+    let options = Any {
+        type_url: "containerd.runc.v1.Options".to_owned(),
+        value: options.write_to_bytes().unwrap(),
+        ..Any::default()
+    };
+    let params = BootstrapParams {
+        instance_id: "c1".to_owned(),
+        namespace: "test".to_owned(),
+        socket_dir: Some(directory.join("s").display().to_string()),
+        extensions: vec![Extension { value: MessageField::some(options), ..Default::default() }],
+        ..Default::default()
+    };
+    params.write_to_bytes().unwrap()
+}
+
+/// Starts a shim, and returns what it prints.
+fn start(directory: &Path, cgroup: &str) -> Result<Vec<u8>, String> {
+    fs::write(directory.join("config.json"), "{}").unwrap();
+    let mut child = Command::new(SHIM)
+        .args(["-namespace", "test", "-id", "c1", "-address", "/none.sock", "start"])
+        .current_dir(directory)
+        // A kernel without core scheduling is no reason to fail.
+        .env("SCHED_CORE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&params(directory, cgroup)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+#[test]
+fn a_shim_joins_the_cgroup_of_its_options_with_all_it_starts() {
+    let name = format!("shim-test-{}", std::process::id());
+    let cgroup = geteuid().is_root().then(|| Cgroup::make(&name)).flatten();
+    let Some(cgroup) = cgroup else {
+        println!("skipped: no cgroup can be made");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let answer = start(dir.path(), &format!("/{name}")).unwrap();
+    let answer = BootstrapResult::parse_from_bytes(&answer).unwrap();
+    let socket = PathBuf::from(answer.address.strip_prefix("unix://").unwrap());
+    assert!(socket.exists());
+    let pids = cgroup.pids();
+    // The process that serves, and the small one that makes containers.
+    assert_eq!(pids.len(), 2, "{pids:?}");
+    let serving = pids.iter().min().copied().unwrap();
+    let arguments = fs::read_to_string(format!("/proc/{serving}/cmdline")).unwrap();
+    assert!(arguments.starts_with(SHIM), "{arguments}");
+    kill(Pid::from_raw(serving), Signal::SIGTERM).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !cgroup.pids().is_empty() {
+        assert!(Instant::now() < deadline, "{:?} run", cgroup.pids());
+        std::thread::yield_now();
+    }
+    assert!(!socket.exists());
+    fs::remove_dir(&cgroup.0).unwrap();
+}
+
+#[test]
+fn a_cgroup_that_is_nowhere_fails_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let err = start(dir.path(), "/no/such/cgroup").unwrap_err();
+    assert!(err.contains("no hierarchy has a cgroup /no/such/cgroup"), "{err}");
+    assert_eq!(fs::read_dir(dir.path().join("s")).unwrap().count(), 0, "no socket is left");
+}
