@@ -124,6 +124,19 @@ pub fn read(pid: i32, value: Value) -> Result<u64> {
     number.parse().with_context(|| format!("no number in {}: {text:?}", file.display()))
 }
 
+/// Reads a file of the version 1 cgroup that a process is in; none where the machine has no
+/// hierarchy of version 1 for the controller.
+///
+/// # Errors
+/// When the process or its cgroup is gone.
+pub fn read_v1(pid: i32, controller: &str, file: &str) -> Result<Option<String>> {
+    let has = |mount: &Mount| mount.options.split(',').any(|option| option == controller);
+    let Some(mount) = hierarchies()?.into_iter().find(has) else { return Ok(None) };
+    let file = mount.target.join(path(pid, controller)?).join(file);
+    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(Some(text))
+}
+
 /// The cgroup of a process in the hierarchy of a controller; the unified one has no name.
 fn path(pid: i32, controller: &str) -> Result<PathBuf> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;

@@ -2,7 +2,7 @@
 //!
 //! Made for tests: whoever waits for an answer does so for half a minute at most.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -89,6 +89,8 @@ impl<'a> Target<'a> {
 pub struct Client {
     channel: Channel,
     runtime: String,
+    socket: PathBuf,
+    namespace: String,
 }
 
 impl Client {
@@ -98,7 +100,20 @@ impl Client {
     /// When nobody listens.
     pub async fn connect(socket: &Path, namespace: &str, runtime: &str) -> Result<Self> {
         let channel = Channel::connect(socket, namespace).await?;
-        Ok(Self { channel, runtime: runtime.to_owned() })
+        Ok(Self {
+            channel,
+            runtime: runtime.to_owned(),
+            socket: socket.to_owned(),
+            namespace: namespace.to_owned(),
+        })
+    }
+
+    /// A client with a connection of its own to the same daemon.
+    ///
+    /// # Errors
+    /// When nobody listens any more.
+    pub async fn another(&self) -> Result<Self> {
+        Self::connect(&self.socket, &self.namespace, &self.runtime).await
     }
 
     /// Makes a container, which is only a record so far. `options` are the runtime's.

@@ -287,9 +287,25 @@ impl Lane {
     /// Those of `talk`.
     pub fn talk<T>(&self, talk: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
         let socket = self.daemon().socket();
+        self.talk_at(&socket, talk)
+    }
+
+    /// Talks to a daemon of the test's own as a program does.
+    ///
+    /// # Errors
+    /// Those of `talk`.
+    pub fn talk_to<T>(
+        &self,
+        daemon: &Daemon,
+        talk: impl AsyncFnOnce(Client) -> Result<T>,
+    ) -> Result<T> {
+        self.talk_at(&daemon.socket(), talk)
+    }
+
+    fn talk_at<T>(&self, socket: &Path, talk: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let client = Client::connect(&socket, self.mark(), self.setup.shim.runtime()).await?;
+            let client = Client::connect(socket, self.mark(), self.setup.shim.runtime()).await?;
             talk(client).await
         })
     }

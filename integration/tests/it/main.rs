@@ -3,13 +3,17 @@
 
 mod api;
 mod confinement;
+mod crowd;
 mod death;
 mod escape;
 mod exec;
 mod leaks;
 mod limits;
+mod logging;
+mod metrics;
 mod namespaces;
 mod oci;
+mod oom;
 mod pods;
 mod restart;
 mod rootfs;
@@ -31,14 +35,18 @@ fn main() -> ExitCode {
         api::TESTS,
         rootfs::TESTS,
         streams::TESTS,
+        logging::TESTS,
+        oom::TESTS,
         pods::TESTS,
         limits::TESTS,
+        metrics::TESTS,
         view::TESTS,
         confinement::TESTS,
         escape::TESTS,
         oci::TESTS,
         namespaces::TESTS,
         restart::TESTS,
+        crowd::TESTS,
         death::TESTS,
     ])
 }
