@@ -23,6 +23,8 @@ pub mod backend;
 mod entry;
 pub mod error;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod lifecycle;
 pub mod linux;
 mod log;

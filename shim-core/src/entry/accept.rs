@@ -1,81 +1,62 @@
 //! Whom the shim listens to: its own user alone, for who may call may run anything as that user.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures_core::Stream;
 use nix::unistd;
 use tokio::{
     net::{UnixListener, UnixStream},
-    time::{Sleep, sleep},
+    time::sleep,
 };
 
 /// How long to let things be when no connection can be taken: out of descriptors, the next try
 /// would fail as the last one did.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections of one user. It never ends and never fails: a server that is told of an error
-/// asks again at once.
+/// The connections of one user.
 #[derive(Debug)]
 pub(super) struct Callers {
     listener: UnixListener,
     uid: u32,
-    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Callers {
     /// Takes connections of our own effective user.
     pub(super) fn of_own_user(listener: UnixListener) -> Self {
-        Self { listener, uid: unistd::geteuid().as_raw(), pause: None }
+        Self { listener, uid: unistd::geteuid().as_raw() }
     }
 
-    /// The connection, unless it is somebody else's: that one is closed.
-    fn admit(&self, stream: UnixStream) -> Option<UnixStream> {
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == self.uid => return Some(stream),
-            Ok(peer) => log::warn!("refused a connection of user {}", peer.uid()),
-            Err(err) => log::warn!("refused a connection of nobody knows whom: {err}"),
-        }
-        None
-    }
-}
-
-impl Stream for Callers {
-    type Item = io::Result<UnixStream>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// The next connection. What keeps one from being taken is waited out.
+    pub(super) async fn next(&self) -> UnixStream {
         let mut is_told = false;
         loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-                is_told = true;
-            }
-            match ready!(self.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    if let Some(stream) = self.admit(stream) {
-                        return Poll::Ready(Some(Ok(stream)));
-                    }
-                }
+            match self.listener.accept().await {
+                Ok((stream, _)) if self.admits(&stream) => return stream,
+                // Dropped, it is closed.
+                Ok(_) => {}
                 Err(err) => {
                     if !is_told {
                         log::warn!("take a connection: {err}");
                     }
-                    self.pause = Some(Box::pin(sleep(PAUSE)));
+                    is_told = true;
+                    sleep(PAUSE).await;
                 }
             }
         }
+    }
+
+    fn admits(&self, stream: &UnixStream) -> bool {
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == self.uid => return true,
+            Ok(peer) => log::warn!("refused a connection of user {}", peer.uid()),
+            Err(err) => log::warn!("refused a connection of nobody knows whom: {err}"),
+        }
+        false
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs::File, process::Command};
+    use std::{env, fs::File, pin::pin, process::Command};
 
     use tokio::time::{Instant, timeout};
 
@@ -87,19 +68,15 @@ mod tests {
         (dir, Callers::of_own_user(listener))
     }
 
-    async fn next(callers: &mut Callers) -> UnixStream {
-        std::future::poll_fn(|cx| Pin::new(&mut *callers).poll_next(cx)).await.unwrap().unwrap()
-    }
-
     #[tokio::test]
     async fn own_connections_are_taken_and_others_closed() {
         let (dir, mut callers) = listen();
         let connect = || UnixStream::connect(dir.path().join("s"));
         let _ours = connect().await.unwrap();
-        next(&mut callers).await;
+        callers.next().await;
         callers.uid += 1;
         let theirs = connect().await.unwrap();
-        let taken = timeout(Duration::from_millis(50), next(&mut callers)).await;
+        let taken = timeout(Duration::from_millis(50), callers.next()).await;
         assert!(taken.is_err(), "it is not for the server");
         theirs.readable().await.unwrap();
         assert_eq!(theirs.try_read(&mut [0]).unwrap(), 0, "it is closed");
@@ -122,19 +99,20 @@ mod tests {
     }
 
     async fn exhaust() {
-        let (dir, mut callers) = listen();
+        let (dir, callers) = listen();
         let _client = UnixStream::connect(dir.path().join("s")).await.unwrap();
         let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let mut waiting = pin!(callers.next());
         let mut polls = 0_u32;
-        let waiting = std::future::poll_fn(|cx| {
+        let counted = std::future::poll_fn(|cx| {
             polls += 1;
-            Pin::new(&mut callers).poll_next(cx)
+            waiting.as_mut().poll(cx)
         });
-        assert!(timeout(PAUSE * 4, waiting).await.is_err(), "there is no descriptor for it");
+        assert!(timeout(PAUSE * 4, counted).await.is_err(), "there is no descriptor for it");
         assert!(polls < 20, "{polls} polls");
         drop(taken);
         let start = Instant::now();
-        next(&mut callers).await;
+        callers.next().await;
         assert!(start.elapsed() < PAUSE * 4);
     }
 }

@@ -7,6 +7,8 @@ mod accept;
 mod bootstrap;
 mod delete;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod serve;
 mod socket;
 mod start;

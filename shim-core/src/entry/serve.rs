@@ -7,18 +7,17 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
 };
-use ttrpc::r#async::{Server, transport::Listener};
 
 use super::{accept::Callers, flags::Flags, socket::Socket, variable};
 use crate::{
     backend::{Backend, Host},
-    error::{Context, Error, Result},
+    error::{Context, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
     linux::{Reaper, cgroup, sys},
     log as logs,
     model::Namespace,
-    service,
+    service::{self, Server},
 };
 
 /// Descriptors that `start` hands over: the listening socket, and a pipe to say how it went.
@@ -35,6 +34,9 @@ const SCHED_CORE: &str = "SCHED_CORE";
 
 /// How long the last events may take at the end.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long clients may take to read their last answers.
+const ANSWERS_LIMIT: Duration = Duration::from_millis(500);
 
 /// Serves until the last task is gone and containerd says so.
 pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
@@ -89,10 +91,14 @@ async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> R
     });
     let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
     let shim = Arc::new(Shim::new(backend, host, herald));
-    let mut server = Server::new()
-        .add_listener(accept_own(listener)?)
-        .register_service(service::services(&shim));
-    server.start().await.map_err(|err| Error::other(err.to_string())).context("serve")?;
+    let server = Server::new(service::services(&shim));
+    let (callers, answering) = (accept_own(listener)?, server.clone());
+    tokio::spawn(async move {
+        loop {
+            let (caller, server) = (callers.next().await, answering.clone());
+            tokio::spawn(async move { server.serve(caller).await });
+        }
+    });
     log::debug!("serving");
     tokio::select! {
         () = shim.shut_down() => {}
@@ -100,15 +106,15 @@ async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> R
     }
     // Nobody may find the socket once nobody answers.
     let removed = address.map_or(Ok(()), |socket| socket.remove());
-    tokio::join!(publisher.flushed(FLUSH_LIMIT), shim.close());
+    tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());
     removed
 }
 
-fn accept_own(listener: OwnedFd) -> Result<Listener> {
+fn accept_own(listener: OwnedFd) -> Result<Callers> {
     let listener = std::os::unix::net::UnixListener::from(listener);
     listener.set_nonblocking(true).context("prepare the listening socket")?;
     let listener = tokio::net::UnixListener::from_std(listener).context("listen")?;
-    Ok(Listener::new(Callers::of_own_user(listener)))
+    Ok(Callers::of_own_user(listener))
 }
 
 fn socket_of(listener: &OwnedFd) -> Option<Socket> {

@@ -1,7 +1,11 @@
 //! The wire: decodes a request, calls, encodes the answer. It decides nothing.
 
 pub(crate) mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+mod server;
 mod stats;
 mod task;
 
+pub(crate) use server::Server;
 pub(crate) use task::services;

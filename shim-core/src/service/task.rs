@@ -246,7 +246,7 @@ impl<B: Backend> TaskService<B> {
     }
 }
 
-fn parse_create(request: &CreateTaskRequest) -> Result<CreateTask> {
+pub(super) fn parse_create(request: &CreateTaskRequest) -> Result<CreateTask> {
     let streams = [&request.stdin, &request.stdout, &request.stderr];
     Ok(CreateTask {
         id: ContainerId::parse(&request.id)?,
@@ -262,7 +262,7 @@ fn parse_stdio([stdin, stdout, stderr]: [&String; 3], terminal: bool) -> Result<
     StdioUris::parse(stdin, stdout, stderr, terminal)
 }
 
-fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
+pub(super) fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
     let spec =
         request.spec.as_ref().ok_or_else(|| Error::invalid("an exec needs a process spec"))?;
     let mut json: serde_json::Value = parse_json("process spec", &spec.value)?;
@@ -277,11 +277,11 @@ fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
     Ok(process)
 }
 
-fn parse_json<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
+pub(super) fn parse_json<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|err| Error::invalid(format!("parse {what}: {err}")))
 }
 
-fn parse_size(request: &ResizePtyRequest) -> Result<WindowSize> {
+pub(super) fn parse_size(request: &ResizePtyRequest) -> Result<WindowSize> {
     let side = |side: u32| {
         u16::try_from(side).map_err(|_| Error::invalid(format!("{side} is no terminal's size")))
     };

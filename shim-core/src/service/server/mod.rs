@@ -1,0 +1,58 @@
+//! The ttrpc server: who may call what, and how much of it at once.
+//!
+//! The services are those of the ttrpc crate; the connections are served here, since a shim has to
+//! outlive every client it meets: a request costs memory only as its bytes come, a client that
+//! never reads its answers stops being read, a flood is refused call by call, and what is not served
+//! is answered UNIMPLEMENTED, by which containerd finds out what a shim can do.
+
+mod call;
+mod connection;
+mod frame;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{net::UnixStream, sync::watch, time::timeout};
+use ttrpc::r#async::Service;
+
+use self::call::Services;
+
+/// Serves connections as they come.
+#[derive(Clone)]
+pub(crate) struct Server {
+    services: Services,
+    unsent: Unsent,
+}
+
+/// How many answers are on their way to clients.
+type Unsent = Arc<watch::Sender<usize>>;
+
+impl Server {
+    /// A server of these services, by their full names.
+    pub(crate) fn new(services: HashMap<String, Service>) -> Self {
+        Self { services: Arc::new(services), unsent: Unsent::default() }
+    }
+
+    /// Waits until clients have been sent what they were answered, for a bounded time: a shim that
+    /// ends says so first.
+    pub(crate) async fn flushed(&self, limit: Duration) {
+        let mut unsent = self.unsent.subscribe();
+        // Whoever does not read gets no answer.
+        let _late = timeout(limit, unsent.wait_for(|count| *count == 0)).await;
+    }
+
+    /// Serves one connection, until its client closes it.
+    pub(crate) async fn serve(&self, stream: UnixStream) {
+        if let Err(err) = connection::serve(stream, &self.services, &self.unsent).await {
+            log::debug!("a connection broke: {err}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.services.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
