@@ -47,8 +47,8 @@ impl Wire {
     /// Sends a frame with a true length.
     pub(crate) async fn frame(&mut self, stream: u32, kind: u8, data: &[u8]) -> Result<()> {
         let length = u32::try_from(data.len()).context("a frame's length")?;
-        self.send(&head(length, stream, kind)).await?;
-        self.send(data).await
+        // At once: each write takes room of its own in a socket's buffer.
+        self.send(&[&head(length, stream, kind), data].concat()).await
     }
 
     /// Sends a call.

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use conformance::{Finished, Outcome, Report, Subject, Suite};
@@ -72,7 +72,7 @@ async fn judge(folder: &Path, fault: &str, filter: Vec<String>) -> Result<Report
     let shim = place.join("containerd-shim-broken-v1");
     fs::create_dir(&place).context("create a folder for the broken shim")?;
     fs::copy(built("examples/containerd-shim-broken-v1")?, &shim).context("copy the shim")?;
-    let sound = built("containerd-shim-native-v2")?;
+    let sound = native()?;
     fs::write(place.join("broken.conf"), format!("{}\n{fault}", sound.display()))?;
     let subject = Subject {
         name: fault.to_owned(),
@@ -81,6 +81,22 @@ async fn judge(folder: &Path, fault: &str, filter: Vec<String>) -> Result<Report
     };
     let folder = place.join("suite");
     Suite { subject, generation: Generation::V2_0, filter, folder }.run(&mut |_| ()).await
+}
+
+/// The sound shim, built.
+fn native() -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args([
+        "build",
+        "--quiet",
+        "--package",
+        "shim-runc",
+        "--bin",
+        "containerd-shim-native-v2",
+    ]);
+    ensure!(build.status()?.success(), "cargo build --package shim-runc failed");
+    built("containerd-shim-native-v2")
 }
 
 /// Something that cargo has built beside this very test.

@@ -30,8 +30,10 @@ impl Answer {
             Generation::V1_6 => Self::plain(output)?,
             Generation::V1_7 | Generation::V2_0 | Generation::V2_2 => Self::json_or_plain(output)?,
             Generation::V2_3 => match BootstrapResult::parse_from_bytes(output) {
-                Ok(result) => Self::from_message(result)?,
-                Err(_) => Self::json_or_plain(output)?,
+                Ok(result) if !result.address.is_empty() => Self::from_message(result)?,
+                // JSON begins like a group of fields, and never ends one: Go's decoder refuses
+                // that, and ours skips to the end and finds nothing.
+                _ => Self::json_or_plain(output)?,
             },
         };
         answer.check(generation)?;
@@ -128,6 +130,14 @@ mod tests {
         assert!(Answer::parse(Generation::V2_3, &message(-1)).is_err());
         let plain = Answer::parse(Generation::V2_0, &message(3)).unwrap();
         assert_ne!(plain.address, ADDRESS);
+    }
+
+    #[test]
+    fn json_of_an_older_dialect_is_no_message() {
+        let address = "unix:///run/containerd/s/73bfcdf2e53f695f7e1a9dba2035f9602dd89e14707c8d5143a23e198e4a3892";
+        let json = format!(r#"{{"address":"{address}","protocol":"ttrpc","version":2}}"#);
+        let parsed = Answer::parse(Generation::V2_3, json.as_bytes()).unwrap();
+        assert_eq!((parsed.address.as_str(), parsed.version), (address, 2));
     }
 
     #[test]

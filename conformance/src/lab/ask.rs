@@ -1,10 +1,10 @@
 //! What a case asks for: a container, and how it differs from a plain one.
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::Value;
-use shim_client::SpecBuilder;
-use shim_protos::Any;
+use shim_client::{BindMount, SpecBuilder};
 
 use super::Lab;
 
@@ -20,15 +20,12 @@ pub(crate) enum Io {
     Terminal,
     /// What goes into the request: stdin, stdout, stderr; nobody reads them.
     Uris(String, String, String),
-    /// The same with a terminal.
-    TerminalUris(String, String),
 }
 
 /// A container that is asked for.
 pub(crate) struct Ask {
     pub(super) id: Option<String>,
     pub(super) io: Io,
-    pub(super) options: Option<Any>,
     args: Vec<String>,
     change: Box<dyn Fn(SpecBuilder) -> SpecBuilder>,
     edit: Box<dyn Fn(&mut Value)>,
@@ -40,7 +37,6 @@ impl Ask {
         Self {
             id: None,
             io: Io::Null,
-            options: None,
             args: args.iter().map(ToString::to_string).collect(),
             change: Box::new(|spec| spec),
             edit: Box::new(|_| ()),
@@ -62,11 +58,6 @@ impl Ask {
         Self { io, ..self }
     }
 
-    /// With these runtime options, in place of the subject's.
-    pub(crate) fn options(self, options: Any) -> Self {
-        Self { options: Some(options), ..self }
-    }
-
     /// With a spec changed so.
     pub(crate) fn spec_with(self, change: impl Fn(SpecBuilder) -> SpecBuilder + 'static) -> Self {
         Self { change: Box::new(change), ..self }
@@ -77,16 +68,32 @@ impl Ask {
         Self { edit: Box::new(edit), ..self }
     }
 
+    /// With a folder of the host's at `/mnt`.
+    pub(crate) fn sharing(self, folder: &Path) -> Self {
+        let mount =
+            BindMount { source: folder.into(), destination: "/mnt".into(), read_only: false };
+        self.spec_with(move |spec| spec.mount(&mount))
+    }
+
     /// In that group of containers, which share a shim.
     pub(crate) fn group(self, group: &str) -> Self {
         let group = group.to_owned();
         self.spec_with(move |spec| spec.annotation("io.containerd.runc.v2.group", &group))
     }
 
+    /// With the host's process ids, so that signals reach its init process like any other.
+    pub(crate) fn host_pid(self) -> Self {
+        self.json_with(|spec| {
+            if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+                namespaces.retain(|namespace| namespace["type"] != "pid");
+            }
+        })
+    }
+
     pub(super) fn spec(&self, lab: &Lab, id: &str) -> Value {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         let spec = (self.change)(lab.spec(id, &args));
-        let terminal = matches!(self.io, Io::Terminal | Io::TerminalUris(..));
+        let terminal = self.io == Io::Terminal;
         let mut spec = if terminal { spec.terminal() } else { spec }.build();
         (self.edit)(&mut spec);
         spec

@@ -16,6 +16,7 @@ use shim_protos::task::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use ttrpc::Code;
 
 use super::guest::{Guest, PATIENCE};
 
@@ -116,6 +117,17 @@ impl Guest {
     pub(crate) async fn started(&self, exec: &str, args: &[&str]) -> Answer<u32> {
         self.exec(exec, args).await?;
         Ok(self.start(exec).await?.pid)
+    }
+
+    /// Executes a program beside the first one, up to its end; false for a shim without Exec.
+    pub(crate) async fn execute(&self, exec: &str) -> anyhow::Result<bool> {
+        match self.exec(exec, &["true"]).await {
+            Err(error) if error.code() == Some(Code::UNIMPLEMENTED) => return Ok(false),
+            answer => answer?,
+        };
+        self.start(exec).await?;
+        self.expect_exit(exec, 0).await?;
+        Ok(true)
     }
 
     /// Wait.

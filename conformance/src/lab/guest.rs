@@ -9,14 +9,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use shim_client::{Fifos, Reason, Shape, Shim, Sinks, Streams, execute};
+use shim_client::{Fifos, Reason, Shape, Shim, Sinks, Streams, execute, mounts_below};
 use shim_protos::Any;
 use shim_protos::protobuf::MessageField;
-use shim_protos::task::CreateTaskRequest;
+use shim_protos::task::{CreateTaskRequest, ExecProcessRequest};
 use shim_protos::types::{Mount, Status};
 
 use super::ask::{Ask, Io};
 use super::output::Captured;
+use super::restart::Left;
 use super::{Lab, SOON, eventually, procs};
 
 /// How long a case waits for an answer.
@@ -53,7 +54,7 @@ impl Guest {
     ) -> Result<Self> {
         let id = shim.bundle().id().to_owned();
         let (stdout, stderr) = (Captured::default(), Captured::default());
-        let terminal = matches!(ask.io, Io::Terminal | Io::TerminalUris(..));
+        let terminal = ask.io == Io::Terminal;
         let mut streams = None;
         let uris = match ask.io {
             Io::Null => Default::default(),
@@ -68,7 +69,6 @@ impl Guest {
                 [fifos.stdin(), fifos.stdout(), fifos.stderr()]
             }
             Io::Uris(stdin, stdout, stderr) => [stdin, stdout, stderr],
-            Io::TerminalUris(stdin, stdout) => [stdin, stdout, String::new()],
         };
         let rootfs = lab.rootfs(&id)?;
         let streams = RefCell::new(streams);
@@ -88,7 +88,8 @@ impl Guest {
         })
     }
 
-    pub(super) fn create_request(&self) -> CreateTaskRequest {
+    /// The request that Create sends.
+    pub(crate) fn create_request(&self) -> CreateTaskRequest {
         let [stdin, stdout, stderr] = self.uris.clone();
         CreateTaskRequest {
             id: self.id.clone(),
@@ -103,6 +104,67 @@ impl Guest {
         }
     }
 
+    /// Takes the connection away, and tells how the guest comes back with another.
+    pub(super) fn part(self) -> (Shim, Left) {
+        let Self { id, shim, spec, stdout, stderr, rootfs, options, uris, terminal, .. } = self;
+        let (streams, shim_pid) = (self.streams, self.shim_pid);
+        let back = move |shim| Self {
+            id,
+            shim,
+            spec,
+            stdout,
+            stderr,
+            rootfs,
+            options,
+            uris,
+            terminal,
+            streams,
+            shim_pid,
+        };
+        let left = Left::new(&shim, Box::new(back));
+        (shim, left)
+    }
+
+    /// Kills the shim, as a bug or the kernel would.
+    pub(crate) async fn kill_shim(&self) -> Result<()> {
+        let pid = self.shim_pid().await?;
+        procs::signal(pid, Signal::SIGKILL)?;
+        self.expect_shim_ends().await
+    }
+
+    /// Tells the shim to end, which it has to do: it has no container.
+    pub(crate) async fn shut_down(&self) -> Result<()> {
+        self.shim_pid().await?;
+        match self.shutdown().await {
+            Ok(_) => {}
+            // It may end faster than its answer travels.
+            Err(error) if error.reason == Reason::Gone => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.expect_shim_ends().await
+    }
+
+    /// The shim has to end soon.
+    pub(crate) async fn expect_shim_ends(&self) -> Result<()> {
+        let pid = (*self.shim_pid.borrow()).context("ask for the shim's pid while it lives")?;
+        // Its descriptors are closed when the last of its threads has ended, and only then can it
+        // be reaped.
+        let gone = || {
+            procs::reap();
+            i32::try_from(pid).is_ok_and(|pid| procs::find(pid).is_none())
+        };
+        ensure!(
+            eventually(SOON, gone).await,
+            "the shim still runs after {SOON:?}, as process {pid}"
+        );
+        Ok(())
+    }
+
+    /// What is mounted in the bundle.
+    pub(crate) fn mounts(&self) -> Result<Vec<PathBuf>> {
+        mounts_below(self.shim.bundle().path())
+    }
+
     /// The shim's own pid, as it tells it.
     pub(crate) async fn shim_pid(&self) -> Result<u32> {
         let known = *self.shim_pid.borrow();
@@ -113,6 +175,14 @@ impl Guest {
         ensure!(procs::runs(pid), "Connect says that the shim is process {pid}, and there is none");
         self.shim_pid.replace(Some(pid));
         Ok(pid)
+    }
+
+    /// The name of the task service that the shim announced.
+    pub(crate) fn service(&self) -> &'static str {
+        match self.shim.answer.version {
+            2 => "containerd.task.v2.Task",
+            _ => "containerd.task.v3.Task",
+        }
     }
 
     /// The init process's pid.
@@ -185,7 +255,8 @@ impl Guest {
             log::debug!("end {}: {error}", self.id);
         }
         let shim = &self.shim;
-        match execute::delete(shim.daemon(), shim.binary(), shim.bundle()).await {
+        let delete = execute::delete(shim.daemon(), shim.binary(), shim.bundle());
+        match procs::while_reaping(delete).await {
             Ok(_) => {}
             Err(error) => log::debug!("end {}: {error:#}", self.id),
         }
@@ -222,10 +293,16 @@ fn open_fifos(folder: &Path, shape: Shape, to: [Captured; 2]) -> Result<(Fifos, 
     Ok((fifos, streams))
 }
 
-fn open_fifo(path: &Path) -> Result<File> {
+/// A fifo for reading and writing, so that neither waits for another side.
+pub(crate) fn open_fifo(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK);
     options.open(path).with_context(|| format!("open {}", path.display()))
+}
+
+/// How many bytes nobody has read yet.
+pub(crate) fn waiting_bytes(fifo: &File) -> Option<u64> {
+    rustix::io::ioctl_fionread(fifo).ok()
 }
 
 /// The streams of an added process.
@@ -237,8 +314,7 @@ pub(crate) struct ExecIo {
     pub(crate) stdout: Captured,
     /// What it wrote to stderr.
     pub(crate) stderr: Captured,
-    _streams: Streams,
-    _folder: PathBuf,
+    streams: Streams,
 }
 
 impl ExecIo {
@@ -249,6 +325,26 @@ impl ExecIo {
         let (stdout, stderr) = (Captured::default(), Captured::default());
         let (fifos, streams) = open_fifos(&folder, shape, [stdout.clone(), stderr.clone()])?;
         let uris = [fifos.stdin(), fifos.stdout(), fifos.stderr()];
-        Ok(Self { uris, stdout, stderr, _streams: streams, _folder: folder })
+        Ok(Self { uris, stdout, stderr, streams })
+    }
+
+    /// Waits for the end of the outputs, and tells what came: stdout and stderr.
+    pub(crate) async fn finish(self) -> [String; 2] {
+        self.streams.finish(SOON).await;
+        [self.stdout.text(), self.stderr.text()]
+    }
+
+    /// Puts the streams into a request.
+    pub(crate) fn fill(&self, request: &mut ExecProcessRequest) {
+        let [stdin, stdout, stderr] = self.uris.clone();
+        (request.stdin, request.stdout, request.stderr) = (stdin, stdout, stderr);
+    }
+
+    /// Waits until stdout has that text.
+    pub(crate) async fn expect_output(&self, text: &str) -> Result<()> {
+        if eventually(SOON, || self.stdout.text().contains(text)).await {
+            return Ok(());
+        }
+        bail!("expected {text:?} on stdout, got {:?}", self.stdout.text())
     }
 }

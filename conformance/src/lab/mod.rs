@@ -2,10 +2,15 @@
 
 mod ask;
 mod calls;
+pub(crate) mod cgroup;
 mod guest;
 pub(crate) mod leaks;
 mod output;
 pub(crate) mod procs;
+mod restart;
+mod shell;
+pub(crate) mod signals;
+mod together;
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -18,15 +23,21 @@ use shim_client::{
     Answer, Bundle, Daemon, Event, EventServer, Generation, Limits, LogTo, Output, Rootfs, Shim,
     SpecBuilder, execute,
 };
+use shim_protos::task::DeleteResponse;
 use shim_protos::types::Mount;
 
 pub(crate) use self::ask::{Ask, Io};
-pub(crate) use self::guest::{Guest, PATIENCE};
+pub(crate) use self::calls::process_any;
+pub(crate) use self::guest::{ExecIo, Guest, PATIENCE, open_fifo, waiting_bytes};
 pub(crate) use self::output::Captured;
+pub(crate) use self::together::together;
 use crate::suite::Subject;
 
 /// How long the suite waits for what has to come soon.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+/// What a container executes that only has to be there.
+pub(crate) const SLEEP: [&str; 2] = ["sleep", "1000"];
 
 /// The world of one case.
 #[derive(Debug)]
@@ -137,7 +148,7 @@ impl Lab {
         let spec = ask.spec(self, &id);
         let bundle = self.bundle(&id, Some(&spec))?;
         let daemon = self.daemon();
-        let options = ask.options.clone().or_else(|| self.subject.options.clone());
+        let options = self.subject.options.clone();
         let shim = Shim::start(&daemon, &self.subject.binary, &bundle, options.as_ref()).await?;
         let guest = Rc::new(Guest::new(shim, spec, ask, options, self)?);
         self.guests.borrow_mut().push(Rc::clone(&guest));
@@ -169,9 +180,20 @@ impl Lab {
         let started =
             execute::raw(&daemon, &self.subject.binary, bundle, &["start"], input).await?;
         if let Ok(answer) = Answer::parse(self.generation, &started.stdout) {
-            self.answers.borrow_mut().push((bundle.clone(), answer));
+            self.answered(bundle, answer);
         }
         Ok(started)
+    }
+
+    /// Notes what a shim answered that a case has started by hand, to end it in good order.
+    pub(crate) fn answered(&self, bundle: &Bundle, answer: Answer) {
+        self.answers.borrow_mut().push((bundle.clone(), answer));
+    }
+
+    /// Executes `delete` for a bundle as containerd does, in five seconds.
+    pub(crate) async fn clean_up(&self, bundle: &Bundle) -> Result<DeleteResponse> {
+        let daemon = self.daemon();
+        procs::while_reaping(execute::delete(&daemon, &self.subject.binary, bundle)).await
     }
 
     /// What `start` of this generation gets on stdin.
@@ -191,6 +213,11 @@ impl Lab {
     /// `create`, `exec-added e1`, `exit e1`, `exit`.
     pub(crate) fn topics(&self, id: &str) -> Vec<String> {
         self.events().iter().filter_map(|event| topic_of(event, id)).collect()
+    }
+
+    /// How many of a container's events are that one.
+    pub(crate) fn count_topic(&self, id: &str, topic: &str) -> usize {
+        self.topics(id).iter().filter(|one| *one == topic).count()
     }
 
     /// Waits until a container's events are these, in this order.
@@ -250,7 +277,8 @@ impl Lab {
         for bundle in self.bundles.take() {
             if bundle.path().exists() {
                 // `delete` has to cope with whatever state a case left it in.
-                if let Err(error) = execute::delete(&daemon, binary, &bundle).await {
+                let delete = execute::delete(&daemon, binary, &bundle);
+                if let Err(error) = procs::while_reaping(delete).await {
                     log::debug!("delete {}: {error:#}", bundle.id());
                 }
                 bundle.remove()?;

@@ -73,6 +73,25 @@ pub(crate) fn reap() {
     }
 }
 
+/// Runs commands, and collects orphans that end meanwhile, as the host's first process does: a
+/// container's own first process cannot end before the ones that entered it are collected.
+pub(crate) async fn while_reaping<T>(commands: impl Future<Output = T>) -> T {
+    // None of these is a command of ours, whose status would be lost.
+    let known: Vec<Pid> =
+        descendants().into_iter().map(|process| Pid::from_raw(process.pid)).collect();
+    let mut commands = std::pin::pin!(commands);
+    loop {
+        tokio::select! {
+            done = &mut commands => return done,
+            () = tokio::time::sleep(Duration::from_millis(2)) => {}
+        }
+        for pid in &known {
+            // Most are children of others.
+            let _ = waitpid(*pid, Some(WaitPidFlag::WNOHANG));
+        }
+    }
+}
+
 /// Kills everything below this very process.
 pub(crate) async fn kill_descendants() {
     let gone = || {
