@@ -1,7 +1,7 @@
 //! The native shim keeps the contract: every case of the suite, as under every generation of
 //! containerd. Needs root; without it the test says so and passes nothing off as tested.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

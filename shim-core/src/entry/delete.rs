@@ -29,8 +29,9 @@ pub(super) fn delete(backend: &impl Backend, flags: &Flags) -> Result<Vec<u8>> {
     let cleaned = backend.clean_up(&id, &bundle);
     // A container that could not be ended holds its mounts: those that can go still should.
     let unmounted = mount::unmount_all(&bundle.rootfs());
-    // A killed shim leaves its socket; a live one of the same group keeps it.
-    let removed = socket.map_or(Ok(()), |socket| socket.remove_dead());
+    // A killed shim leaves its socket; a live one of the same group keeps it, but for one that has
+    // been started for this container alone and never got to create it.
+    let removed = socket.map_or(Ok(()), |socket| socket.release(&id));
     cleaned.and(unmounted).and(removed)?;
     answer(&bundle)
 }

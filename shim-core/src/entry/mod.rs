@@ -9,6 +9,7 @@ mod delete;
 mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod probe;
 mod serve;
 mod socket;
 mod start;

@@ -16,7 +16,7 @@ use crate::{
     lifecycle::Shim,
     linux::{Reaper, cgroup, sys},
     log as logs,
-    model::Namespace,
+    model::{ContainerId, Namespace},
     service::{self, Server},
 };
 
@@ -53,7 +53,8 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
     // One thread: one stack and one arena, and no lock is ever contended.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("make the runtime")?;
-    runtime.block_on(serve_tasks(backend, host, listener))
+    let id = ContainerId::parse(&flags.id)?;
+    runtime.block_on(serve_tasks(backend, host, id, listener))
 }
 
 /// Everything that has to happen while there is one thread and no runtime.
@@ -77,7 +78,12 @@ fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
     Ok((backend, host))
 }
 
-async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> Result<()> {
+async fn serve_tasks<B: Backend>(
+    backend: B,
+    host: Host,
+    id: ContainerId,
+    listener: OwnedFd,
+) -> Result<()> {
     let address = socket_of(&listener);
     let publisher = Publisher::new();
     if let Some(address) = variable("TTRPC_ADDRESS") {
@@ -91,6 +97,7 @@ async fn serve_tasks<B: Backend>(backend: B, host: Host, listener: OwnedFd) -> R
     });
     let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
     let shim = Arc::new(Shim::new(backend, host, herald));
+    shim.announce(id);
     let server = Server::new(service::services(&shim));
     let (callers, answering) = (accept_own(listener)?, server.clone());
     tokio::spawn(async move {

@@ -6,30 +6,31 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    io::{self, Read},
+    io,
     os::{
         fd::OwnedFd,
         unix::{
             fs::{DirBuilderExt, PermissionsExt},
-            net::{UnixListener, UnixStream},
+            net::UnixListener,
         },
     },
     path::{Component, Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
+use super::probe::{self, Heard};
 use crate::{
     error::{Context, Error, Result},
-    model::Group,
+    model::{ContainerId, Group},
 };
 
 /// Where every containerd up to 2.2 has its shims' sockets, whatever its own state directory.
 const DEFAULT_DIRECTORY: &str = "/run/containerd/s";
-/// How long a dying process may take to drop a connection.
-const PROBE: Duration = Duration::from_millis(100);
+/// How long a process may take to die.
+const DYING: Duration = Duration::from_secs(3);
 /// `sun_path` without its final NUL (unix(7)).
 const LONGEST: usize = 106;
 
@@ -79,13 +80,14 @@ impl Socket {
         format!("unix://{}", self.path.display())
     }
 
-    /// Binds it, unless a live shim has it. A dead shim's leftover is replaced.
+    /// Binds it, unless a live shim has it: that one is told of the container to come. A dead
+    /// shim's leftover is replaced.
     ///
     /// # Errors
     /// What could not be made, and why.
-    pub(super) fn claim(&self) -> Result<Claim> {
+    pub(super) fn claim(&self, id: &ContainerId) -> Result<Claim> {
         let _lock = self.lock()?;
-        if UnixStream::connect(&self.path).is_ok() {
+        if self.is_served(|path| probe::announce(path, id)) {
             return Ok(Claim::Taken);
         }
         remove(&self.path)?;
@@ -96,23 +98,35 @@ impl Socket {
         Ok(Claim::Ours(listener.into()))
     }
 
-    /// Removes the socket of a shim that is gone; a live one's stays.
+    /// Removes the socket of a shim that is gone. A live one keeps it, and ends by itself if this
+    /// was all that it was there for.
     ///
     /// # Errors
     /// What could not be removed, and why.
-    pub(super) fn remove_dead(&self) -> Result<()> {
+    pub(super) fn release(&self, id: &ContainerId) -> Result<()> {
         if !self.path.exists() {
             return Ok(());
         }
         let _lock = self.lock()?;
-        // A killed shim may still be on its way out: its socket takes connections, and then drops
-        // them. A live one keeps them.
-        while let Ok(connection) = UnixStream::connect(&self.path) {
-            if is_kept(connection)? {
-                return Ok(());
-            }
+        if self.is_served(|path| probe::release(path, id)) {
+            return Ok(());
         }
         remove(&self.path)
+    }
+
+    /// Whether a live shim listens. One that is on its way out is waited for: it takes connections,
+    /// and drops them.
+    fn is_served(&self, ask: impl Fn(&Path) -> Heard) -> bool {
+        let begun = Instant::now();
+        loop {
+            match ask(&self.path) {
+                Heard::Answer | Heard::Silence => return true,
+                Heard::Nothing => return false,
+                // Each turn ends when the kernel closes one more connection.
+                Heard::Dropped if begun.elapsed() < DYING => {}
+                Heard::Dropped => return true,
+            }
+        }
     }
 
     /// Removes it, whoever listens: for the shim that does, at its end.
@@ -135,15 +149,6 @@ impl Socket {
         Flock::lock(opened, FlockArg::LockExclusive)
             .map_err(|(_, err)| Error::from(err))
             .with_context(|| format!("lock {}", directory.display()))
-    }
-}
-
-/// Whether the other side holds a connection on which nothing is said.
-fn is_kept(mut connection: UnixStream) -> Result<bool> {
-    connection.set_read_timeout(Some(PROBE)).context("probe a socket")?;
-    match connection.read(&mut [0]) {
-        Ok(read) => Ok(read > 0),
-        Err(err) => Ok(err.kind() == io::ErrorKind::WouldBlock),
     }
 }
 
@@ -178,7 +183,6 @@ fn clean(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ContainerId;
 
     fn group(id: &str) -> Group {
         Group::alone(&ContainerId::parse(id).unwrap())
@@ -209,12 +213,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().to_str().unwrap();
         let socket = Socket::of_group(Some(dir), "/c.sock", "ns", &group("a")).unwrap();
-        let Claim::Ours(listener) = socket.claim().unwrap() else { panic!("nobody had it") };
-        assert!(matches!(socket.claim().unwrap(), Claim::Taken));
+        let id = ContainerId::parse("a").unwrap();
+        let Claim::Ours(listener) = socket.claim(&id).unwrap() else { panic!("nobody had it") };
+        // It says nothing, as a shim that is stopped.
+        assert!(matches!(socket.claim(&id).unwrap(), Claim::Taken));
         assert_eq!(fs::metadata(&socket.path).unwrap().permissions().mode() & 0o777, 0o600);
         drop(listener);
-        assert!(matches!(socket.claim().unwrap(), Claim::Ours(_)));
-        socket.remove_dead().unwrap();
+        assert!(matches!(socket.claim(&id).unwrap(), Claim::Ours(_)));
+        socket.release(&id).unwrap();
         assert!(!socket.path.exists());
     }
 

@@ -46,12 +46,13 @@ pub(super) fn start(
     let group = backend.group(&id, &bundle)?;
     let directory = bootstrap.socket_dir.as_deref();
     let socket = Socket::of_group(directory, &bootstrap.address, namespace.as_str(), &group)?;
-    if let Claim::Ours(listener) = socket.claim()? {
+    // First of all: `delete` finds the shim by it, however soon this process is killed.
+    bundle.write("address", socket.address().as_bytes())?;
+    if let Claim::Ours(listener) = socket.claim(&id)? {
         let made = cgroup(backend, &bootstrap)
             .and_then(|cgroup| make_shim(listener, &bootstrap, cgroup, arguments));
         made.inspect_err(|_| drop(socket.remove()))?;
     }
-    bundle.write("address", socket.address().as_bytes())?;
     bootstrap.dialect.answer(&socket.address())
 }
 

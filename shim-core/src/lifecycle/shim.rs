@@ -35,6 +35,8 @@ pub(crate) struct Shim<B: Backend> {
 /// A place in the table, taken before the work starts, so that an id is made once.
 #[derive(Debug)]
 enum Slot<C> {
+    /// containerd was told of this shim for it, and has not created it yet.
+    Announced,
     Coming,
     There(Arc<Task<C>>),
 }
@@ -131,15 +133,27 @@ impl<B: Backend> Shim<B> {
     pub(crate) fn task(&self, id: &ContainerId) -> Result<Arc<Task<B::Container>>> {
         match self.tasks().get(id) {
             Some(Slot::There(task)) => Ok(Arc::clone(task)),
-            Some(Slot::Coming) | None => {
+            Some(Slot::Announced | Slot::Coming) | None => {
                 Err(Error::not_found(format!("container {id} does not exist")))
             }
         }
     }
 
-    /// Ends the shim, unless it has a container.
-    pub(crate) fn request_shutdown(&self) {
-        if self.tasks().is_empty() {
+    /// Keeps the shim for a container to come: a Shutdown that is about another must not end it in
+    /// between.
+    pub(crate) fn announce(&self, id: ContainerId) {
+        self.tasks().entry(id).or_insert(Slot::Announced);
+    }
+
+    /// Ends the shim, unless it has a container or expects one; that one does not come any more.
+    pub(crate) fn request_shutdown(&self, id: Option<&ContainerId>) {
+        let mut tasks = self.tasks();
+        if let Some(id) = id
+            && let Some(Slot::Announced) = tasks.get(id)
+        {
+            tasks.remove(id);
+        }
+        if tasks.is_empty() {
             self.shutdown.notify_one();
         }
     }
@@ -156,6 +170,10 @@ impl<B: Backend> Shim<B> {
 
     fn reserve(&self, id: &ContainerId) -> Result<()> {
         match self.tasks().entry(id.clone()) {
+            Entry::Occupied(mut place) if matches!(place.get(), Slot::Announced) => {
+                place.insert(Slot::Coming);
+                Ok(())
+            }
             Entry::Occupied(_) => {
                 Err(Error::new(Kind::AlreadyExists, format!("container {id} exists already")))
             }

@@ -231,6 +231,7 @@ impl<C: Container> Task<C> {
         mount::unmount_all(&self.bundle.rootfs())?;
         drop(self.take_relay());
         self.console.close().await;
+        self.forget_unstarted_execs().await;
         self.freed.get_or_init(|| ());
         let deleted = Deleted { pid: state.pid(), exit };
         self.tell_deleted(None, &deleted);

@@ -364,14 +364,52 @@ async fn of_two_deletions_one_finds_nothing() {
 #[tokio::test]
 async fn a_shim_ends_only_without_containers() {
     let stage = Stage::running(Script::default()).await;
-    stage.shim.request_shutdown();
+    stage.shim.request_shutdown(None);
     let ended = time::timeout(Duration::from_millis(20), stage.shim.shut_down()).await;
     assert!(ended.is_err(), "a container lives");
     stage.script.end(0, 0);
     soon(stage.shim.task(&id()).unwrap().wait()).await;
     stage.shim.delete(&id()).await.unwrap();
-    stage.shim.request_shutdown();
+    stage.shim.request_shutdown(None);
     soon(stage.shim.shut_down()).await;
+}
+
+#[tokio::test]
+async fn a_shim_waits_for_the_container_that_it_was_started_for() {
+    let stage = Stage::running(Script::default()).await;
+    let other = ContainerId::parse("other").unwrap();
+    stage.shim.announce(other.clone());
+    stage.shim.announce(id());
+    stage.script.end(0, 0);
+    soon(stage.shim.task(&id()).unwrap().wait()).await;
+    stage.shim.delete(&id()).await.unwrap();
+    stage.shim.request_shutdown(Some(&id()));
+    let ended = time::timeout(Duration::from_millis(20), stage.shim.shut_down()).await;
+    assert!(ended.is_err(), "another container is about to be created");
+    assert_eq!(stage.shim.task(&other).unwrap_err().kind(), Kind::NotFound);
+    // `delete` says that it does not come any more.
+    stage.shim.request_shutdown(Some(&other));
+    soon(stage.shim.shut_down()).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_exec_that_is_never_started_is_answered() {
+    let stage = Stage::running(Script::default()).await;
+    let task = stage.shim.task(&id()).unwrap();
+    let none = || StdioUris::parse("", "", "", false).unwrap();
+    for deleted_by_itself in [true, false] {
+        task.add_exec(exec(), oci::Process::default(), none()).await.unwrap();
+        let added = task.exec(&exec()).unwrap();
+        let waiting = tokio::spawn(async move { added.wait().await });
+        if deleted_by_itself {
+            task.delete_exec(&exec()).await.unwrap();
+        } else {
+            stage.script.end(0, 0);
+            soon(task.wait()).await;
+            task.delete().await.unwrap();
+        }
+        soon(waiting).await.unwrap();
+    }
 }
 
 #[tokio::test]

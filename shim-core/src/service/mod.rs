@@ -7,5 +7,5 @@ mod server;
 mod stats;
 mod task;
 
-pub(crate) use server::Server;
-pub(crate) use task::services;
+pub(crate) use server::{Server, request_frame};
+pub(crate) use task::{ANNOUNCES, V2, services};

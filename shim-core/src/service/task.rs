@@ -32,7 +32,10 @@ use crate::{
 
 /// containerd 2.x asks for the third version, 1.x for the second.
 const V3: &str = "containerd.task.v3.Task";
-const V2: &str = "containerd.task.v2.Task";
+pub(crate) const V2: &str = "containerd.task.v2.Task";
+
+/// Metadata of a Connect by which `start` tells of a container that containerd is to create.
+pub(crate) const ANNOUNCES: &str = "shim-announces";
 
 struct TaskService<B: Backend> {
     shim: Arc<Shim<B>>,
@@ -220,9 +223,12 @@ impl<B: Backend> Task for TaskService<B> {
 
     async fn connect(
         &self,
-        _: &TtrpcContext,
+        context: &TtrpcContext,
         request: ConnectRequest,
     ) -> ttrpc::Result<ConnectResponse> {
+        if context.metadata.contains_key(ANNOUNCES) {
+            self.shim.announce(ContainerId::parse(&request.id).map_err(Error::from)?);
+        }
         // An unknown id is no error: containerd asks before there is a task.
         let task = self.task(&request.id).ok();
         let pid = task.and_then(|task| task.state().pid);
@@ -234,8 +240,8 @@ impl<B: Backend> Task for TaskService<B> {
         })
     }
 
-    async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
-        self.shim.request_shutdown();
+    async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
+        self.shim.request_shutdown(ContainerId::parse(&request.id).ok().as_ref());
         Ok(Empty::new())
     }
 }
@@ -277,8 +283,14 @@ pub(super) fn parse_process(request: &ExecProcessRequest) -> Result<Process> {
     Ok(process)
 }
 
+/// Parses a JSON object; of a list the parser would take the items for the fields.
 pub(super) fn parse_json<T: serde::de::DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
-    serde_json::from_slice(json).map_err(|err| Error::invalid(format!("parse {what}: {err}")))
+    let parse = |err| Error::invalid(format!("parse {what}: {err}"));
+    let value: serde_json::Value = serde_json::from_slice(json).map_err(parse)?;
+    if !value.is_object() {
+        return Err(Error::invalid(format!("parse {what}: it is no JSON object")));
+    }
+    serde_json::from_value(value).map_err(parse)
 }
 
 pub(super) fn parse_size(request: &ResizePtyRequest) -> Result<WindowSize> {

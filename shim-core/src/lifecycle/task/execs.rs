@@ -59,7 +59,7 @@ impl<C: Container> Task<C> {
     /// Forgets an exec that has ended or never ran.
     pub(crate) async fn delete_exec(&self, id: &ExecId) -> Result<Deleted> {
         let exec = self.exec(id)?;
-        let _step = exec.cell.begin(ExecOp::Delete).await?;
+        let step = exec.cell.begin(ExecOp::Delete).await?;
         // Two deletions may have waited for the same turn.
         if self.execs().remove(id).is_none() {
             return Err(no_exec(id));
@@ -69,7 +69,22 @@ impl<C: Container> Task<C> {
         let exit = state.exit().unwrap_or(Exit::now(ExitStatus::Code(0)));
         let deleted = Deleted { pid: state.pid(), exit };
         self.tell_deleted(Some(id), &deleted);
+        if state == ExecState::Added {
+            // Whoever waits for its end hears that there will be none.
+            step.commit(ExecState::Failed(exit));
+        }
         Ok(deleted)
+    }
+
+    /// Tells those who wait for execs that were never started: their container is gone.
+    pub(super) async fn forget_unstarted_execs(&self) {
+        let execs: Vec<_> = self.execs().values().cloned().collect();
+        for exec in execs {
+            let step = exec.cell.turn().await;
+            if exec.cell.current() == ExecState::Added {
+                step.commit(ExecState::Failed(Exit::now(ExitStatus::Unknown)));
+            }
+        }
     }
 
     /// An exec as it is.

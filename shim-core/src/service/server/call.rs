@@ -25,6 +25,11 @@ pub(super) async fn answer(services: Services, stream: u32, data: Vec<u8>) -> Ve
     encode(stream, &response)
 }
 
+/// A client's first request, ready to be sent.
+pub(crate) fn request_frame(request: &Request) -> Vec<u8> {
+    frame::request(1, &request.write_to_bytes().unwrap_or_default())
+}
+
 /// Refuses a request without a look at it.
 pub(super) fn refuse(stream: u32, code: Code, why: String) -> Vec<u8> {
     encode(stream, &response_of(get_status(code, why)))

@@ -71,11 +71,20 @@ async fn discard(from: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result
 
 /// A frame with a response, ready to be sent.
 pub(super) fn response(stream: u32, data: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(data.len()).expect("a response is short");
+    frame(stream, RESPONSE, data)
+}
+
+/// A frame with a request, ready to be sent.
+pub(super) fn request(stream: u32, data: &[u8]) -> Vec<u8> {
+    frame(stream, REQUEST, data)
+}
+
+fn frame(stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).expect("a message is shorter than 4 MiB");
     let mut frame = Vec::with_capacity(HEAD + data.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(&[RESPONSE, 0]);
+    frame.extend_from_slice(&[kind, 0]);
     frame.extend_from_slice(data);
     frame
 }

@@ -15,6 +15,7 @@ use tokio::{net::UnixStream, sync::watch, time::timeout};
 use ttrpc::r#async::Service;
 
 use self::call::Services;
+pub(crate) use self::call::request_frame;
 
 /// Serves connections as they come.
 #[derive(Clone)]
