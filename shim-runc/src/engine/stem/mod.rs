@@ -4,7 +4,7 @@ mod request;
 mod serve;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
@@ -77,37 +77,13 @@ impl Stem {
     /// When the host lacks processes or descriptors.
     pub(crate) fn fork(reaper: Reaper) -> Result<Self> {
         check_kernel()?;
-        let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
-        let home = serve::Home {
-            pids: own("pid").context("open the shim's pid namespace")?,
-            // A kernel without time namespaces makes none either.
-            clock: own("time").ok(),
-        };
-        let kind = SockType::SeqPacket;
-        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
-            .context("make the stem's socket")?;
-        nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
-            .context("make the stem's socket")?;
-        let shim = getpid().as_raw();
-        let hold = reaper.hold();
-        let pid = sys::fork_stem(|| {
-            if let Ok([socket, pids, clock]) = sys::keep_only([
-                Some(theirs.as_fd()),
-                Some(home.pids.as_fd()),
-                home.clock.as_ref().map(AsFd::as_fd),
-            ]) && let (Some(socket), Some(pids)) = (socket, pids)
-            {
-                serve::serve(&socket, &serve::Home { pids, clock }, shim);
-            }
-        })
-        .context("fork the stem")?;
-        hold.keep(Pid::new(pid)?);
-        drop(hold);
-        let line = Line { socket: Socket::Fresh(Some(ours)), next: 0 };
+        let socket = Socket::Fresh(Some(grow(&reaper)?));
+        let line = Line { socket, next: 0 };
         Ok(Self { line: Arc::new(Mutex::new(line)), reaper })
     }
 
-    /// Has a process made that runs a plan. The caller holds the reaper, and adopts the process.
+    /// Has a process made that runs a plan, by a new stem if the old one has died. The caller holds
+    /// the reaper, and adopts the process.
     ///
     /// # Errors
     /// [`Refused`], and there is no process.
@@ -119,13 +95,18 @@ impl Stem {
         let mut line = self.line.lock().await;
         let number = line.next;
         line.next = (number + 1) % NUMBERS;
-        let socket = line.socket.watched().map_err(Refused::Gone)?;
         let request = Request { number, ..request.clone() };
-        let answer = exchange(socket, &request, files).await;
-        let (Answer { between, outcome, .. }, pidfd) = answer.map_err(|err| {
-            let err = Error::from(err).context("ask the stem for a process");
-            Refused::Gone(err.with_kind(Kind::Unavailable))
-        })?;
+        if let Err(errno) = ask(line.socket.watched()?, &request, files).await {
+            if !is_gone(errno) {
+                return Err(errno.into());
+            }
+            // What was not asked in whole has not been done: another one may be asked. One that
+            // dies later may have made a process that nobody knows, and the caller has to know.
+            line.socket = Socket::Fresh(Some(grow_again(&self.reaper)?));
+            ask(line.socket.watched()?, &request, files).await?;
+        }
+        let heard = hear(line.socket.watched()?, number).await?;
+        let (Answer { between, outcome, .. }, pidfd) = heard;
         self.collect(between).map_err(Refused::Gone)?;
         match (outcome, pidfd) {
             (Outcome::Made { pid }, Some(pidfd)) => {
@@ -149,6 +130,65 @@ impl Stem {
         drop(tokio::spawn(ended));
         Ok(())
     }
+}
+
+impl From<Errno> for Refused {
+    fn from(errno: Errno) -> Self {
+        let err = Error::from(errno).context("ask the stem for a process");
+        Self::Gone(err.with_kind(Kind::Unavailable))
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(err: Error) -> Self {
+        Self::Gone(err)
+    }
+}
+
+/// Forks a stem in the place of a dead one. Not in a process with threads, as one that exports
+/// traces has: a lock that another thread held at the fork would stay locked in the child.
+fn grow_again(reaper: &Reaper) -> Result<OwnedFd> {
+    if fs::read_dir("/proc/self/task").context("count the shim's threads")?.count() != 1 {
+        let err = Error::other("the stem is gone, and a process with threads can't fork another");
+        return Err(err.with_kind(Kind::Unavailable));
+    }
+    log::warn!("the stem has died: another one takes its place");
+    grow(reaper)
+}
+
+/// Forks a stem, and returns the way to it. The calling process has one thread.
+fn grow(reaper: &Reaper) -> Result<OwnedFd> {
+    let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
+    let home = serve::Home {
+        pids: own("pid").context("open the shim's pid namespace")?,
+        // A kernel without time namespaces makes none either.
+        clock: own("time").ok(),
+    };
+    let kind = SockType::SeqPacket;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+        .context("make the stem's socket")?;
+    nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+        .context("make the stem's socket")?;
+    let shim = getpid().as_raw();
+    let hold = reaper.hold();
+    let pid = sys::fork_stem(|| {
+        if let Ok([socket, pids, clock]) = sys::keep_only([
+            Some(theirs.as_fd()),
+            Some(home.pids.as_fd()),
+            home.clock.as_ref().map(AsFd::as_fd),
+        ]) && let (Some(socket), Some(pids)) = (socket, pids)
+        {
+            serve::serve(&socket, &serve::Home { pids, clock }, shim);
+        }
+    })
+    .context("fork the stem")?;
+    hold.keep(Pid::new(pid)?);
+    Ok(ours)
+}
+
+/// Whether the other side of a socket is gone.
+fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
 }
 
 /// The newest call that nothing here works without is mount_setattr(2).
@@ -186,12 +226,12 @@ impl Socket {
     }
 }
 
-async fn exchange(
+/// Sends a request in whole.
+async fn ask(
     socket: &AsyncFd<OwnedFd>,
     request: &Request,
     files: &[BorrowedFd<'_>],
-) -> Result<(Answer, Option<OwnedFd>), Errno> {
-    let number = request.number;
+) -> Result<(), Errno> {
     let request = request.bytes();
     if request.len() > request::LENGTH || files.len() > Files::ROOM {
         return Err(Errno::E2BIG);
@@ -202,6 +242,11 @@ async fn exchange(
         // Further messages are only there for their files.
         bytes = &[0];
     }
+    Ok(())
+}
+
+/// Receives the answer to the request of that number.
+async fn hear(socket: &AsyncFd<OwnedFd>, number: u64) -> Result<(Answer, Option<OwnedFd>), Errno> {
     loop {
         let mut answer = [0; ANSWER];
         let got = ready(socket, Interest::READABLE, |socket| {
