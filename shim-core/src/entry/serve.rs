@@ -4,8 +4,8 @@ use std::{fs::File, io::Write, os::fd::OwnedFd, path::Path, sync::Arc, time::Dur
 
 use nix::sys::prctl;
 use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
+    runtime::{self, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{accept::Callers, flags::Flags, socket::Socket, variable};
@@ -43,18 +43,33 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
     let listener = sys::inherited(LISTENER)
         .context("the listening socket: a shim is started with the action start")?;
     let ready = sys::inherited(READY).context("the pipe to start")?;
-    let opened = open(backend, flags);
-    let text = match &opened {
+    let prepared = prepare(backend, flags, listener);
+    let text = match &prepared {
         Ok(_) => IS_READY.to_owned(),
         Err(err) => format!("{err:#}"),
     };
     File::from(ready).write_all(text.as_bytes()).context("tell start")?;
-    let (backend, host) = opened?;
+    let (runtime, serving) = prepared?;
+    runtime.block_on(serving.run())
+}
+
+/// Everything that may fail for want of descriptors or memory: once `start` is told that all is well,
+/// the shim lives.
+fn prepare<B: Backend>(
+    backend: B,
+    flags: &Flags,
+    listener: OwnedFd,
+) -> Result<(Runtime, Serving<B>)> {
+    let id = ContainerId::parse(&flags.id)?;
+    let (backend, host) = open(backend, flags)?;
     // One thread: one stack and one arena, and no lock is ever contended.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("make the runtime")?;
-    let id = ContainerId::parse(&flags.id)?;
-    runtime.block_on(serve_tasks(backend, host, id, listener))
+    let entered = runtime.enter();
+    let address = socket_of(&listener);
+    let (callers, ending) = (accept_own(listener)?, Ending::catch()?);
+    drop(entered);
+    Ok((runtime, Serving { backend, host, id, address, callers, ending }))
 }
 
 /// Everything that has to happen while there is one thread and no runtime.
@@ -78,43 +93,50 @@ fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
     Ok((backend, host))
 }
 
-async fn serve_tasks<B: Backend>(
+/// What serves, ready to run.
+struct Serving<B> {
     backend: B,
     host: Host,
     id: ContainerId,
-    listener: OwnedFd,
-) -> Result<()> {
-    let address = socket_of(&listener);
-    let publisher = Publisher::new();
-    if let Some(address) = variable("TTRPC_ADDRESS") {
-        tokio::spawn(publisher.clone().send_to(address));
-    }
-    let reaper = host.reaper.clone();
-    tokio::spawn(async move {
-        if let Err(err) = reaper.collect_orphans().await {
-            log::error!("{err:#}");
+    address: Option<Socket>,
+    callers: Callers,
+    ending: Ending,
+}
+
+impl<B: Backend> Serving<B> {
+    async fn run(self) -> Result<()> {
+        let Self { backend, host, id, address, callers, mut ending } = self;
+        let publisher = Publisher::new();
+        if let Some(address) = variable("TTRPC_ADDRESS") {
+            tokio::spawn(publisher.clone().send_to(address));
         }
-    });
-    let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
-    let shim = Arc::new(Shim::new(backend, host, herald));
-    shim.announce(id);
-    let server = Server::new(service::services(&shim));
-    let (callers, answering) = (accept_own(listener)?, server.clone());
-    tokio::spawn(async move {
-        loop {
-            let (caller, server) = (callers.next().await, answering.clone());
-            tokio::spawn(async move { server.serve(caller).await });
+        let reaper = host.reaper.clone();
+        tokio::spawn(async move {
+            if let Err(err) = reaper.collect_orphans().await {
+                log::error!("{err:#}");
+            }
+        });
+        let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
+        let shim = Arc::new(Shim::new(backend, host, herald));
+        shim.announce(id);
+        let server = Server::new(service::services(&shim));
+        let answering = server.clone();
+        tokio::spawn(async move {
+            loop {
+                let (caller, server) = (callers.next().await, answering.clone());
+                tokio::spawn(async move { server.serve(caller).await });
+            }
+        });
+        log::debug!("serving");
+        tokio::select! {
+            () = shim.shut_down() => {}
+            () = ending.asked() => {}
         }
-    });
-    log::debug!("serving");
-    tokio::select! {
-        () = shim.shut_down() => {}
-        () = asked_to_end() => {}
+        // Nobody may find the socket once nobody answers.
+        let removed = address.map_or(Ok(()), |socket| socket.remove());
+        tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());
+        removed
     }
-    // Nobody may find the socket once nobody answers.
-    let removed = address.map_or(Ok(()), |socket| socket.remove());
-    tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());
-    removed
 }
 
 fn accept_own(listener: OwnedFd) -> Result<Callers> {
@@ -131,16 +153,25 @@ fn socket_of(listener: &OwnedFd) -> Option<Socket> {
     Socket::of_address(&format!("unix://{}", path.display()))
 }
 
-/// SIGTERM and SIGINT end the shim in good order.
-async fn asked_to_end() {
-    let (Ok(mut term), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, which end the shim in good order.
+struct Ending {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    /// Begins to catch them, within a runtime.
+    fn catch() -> Result<Self> {
+        let catch = |kind| signal(kind).context("catch signals");
+        let (term, interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+        Ok(Self { term, interrupt })
     }
-    log::info!("asked to end");
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        log::info!("asked to end");
+    }
 }

@@ -50,7 +50,7 @@ pub(super) fn start(
     bundle.write("address", socket.address().as_bytes())?;
     if let Claim::Ours(listener) = socket.claim(&id)? {
         let made = cgroup(backend, &bootstrap)
-            .and_then(|cgroup| make_shim(listener, &bootstrap, cgroup, arguments));
+            .and_then(|cgroup| make_shim(&bundle, listener, &bootstrap, cgroup, arguments));
         made.inspect_err(|_| drop(socket.remove()))?;
     }
     bootstrap.dialect.answer(&socket.address())
@@ -91,12 +91,13 @@ fn read_stdin() -> Result<Vec<u8>> {
 
 /// Makes the serving process, and returns once it is ready or has said why not.
 fn make_shim(
+    bundle: &Bundle,
     listener: OwnedFd,
     bootstrap: &Bootstrap,
     cgroup: Option<String>,
     arguments: &[OsString],
 ) -> Result<()> {
-    let executable = exe::sealed()?;
+    let executable = exe::sealed(bundle.path())?;
     let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
     let mut arguments: Vec<OsString> = arguments.to_vec();
     // Without its action the command line asks to serve.

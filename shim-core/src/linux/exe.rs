@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     io::{self, Seek},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -25,12 +25,13 @@ use crate::error::{Context, Error, Result};
 const SELF: &str = "/proc/self/exe";
 const NAME: &CStr = c"shim";
 
-/// Opens our executable so that it can be executed and never written.
+/// Opens our executable so that it can be executed and never written. `scratch` is a directory that
+/// somebody else removes, should this process be killed.
 ///
 /// # Errors
 /// When neither way works.
-pub(crate) fn sealed() -> Result<OwnedFd> {
-    match overlaid() {
+pub(crate) fn sealed(scratch: &Path) -> Result<OwnedFd> {
+    match overlaid(scratch) {
         Ok(file) => Ok(file),
         Err(err) => {
             log::debug!("no overlay over the executable, copying it: {err:#}");
@@ -40,7 +41,7 @@ pub(crate) fn sealed() -> Result<OwnedFd> {
 }
 
 /// Opens the executable through a detached read-only overlay, which is in no mount table.
-fn overlaid() -> Result<OwnedFd> {
+fn overlaid(scratch: &Path) -> Result<OwnedFd> {
     let path = fs::read_link(SELF).context("find the executable")?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::other("the executable has no directory"));
@@ -48,8 +49,8 @@ fn overlaid() -> Result<OwnedFd> {
     let overlay = sys::fsopen(c"overlay").context("open an overlay")?;
     // Without an upper layer it takes two lower ones. The second has nothing of the first above or
     // below it: an empty directory that is gone when this returns.
-    let empty = EmptyDirectory::make()?;
-    let lower = format!("{}:{}", escaped(directory), empty.0);
+    let empty = EmptyDirectory::make(scratch)?;
+    let lower = format!("{}:{}", escaped(directory), escaped(&empty.0));
     sys::fsconfig_string(overlay.as_fd(), c"lowerdir", &lower).context("set the layers")?;
     sys::fsconfig_create(overlay.as_fd()).context("make an overlay")?;
     let mount = sys::fsmount_readonly(overlay.as_fd()).context("mount an overlay")?;
@@ -71,12 +72,12 @@ fn escaped(path: &Path) -> String {
     path.display().to_string().replace('\\', "\\\\").replace(':', "\\:")
 }
 
-struct EmptyDirectory(String);
+struct EmptyDirectory(PathBuf);
 
 impl EmptyDirectory {
-    fn make() -> Result<Self> {
-        let path = format!("/run/.shim-{}", std::process::id());
-        fs::create_dir(&path).with_context(|| format!("make {path}"))?;
+    fn make(scratch: &Path) -> Result<Self> {
+        let path = scratch.join(format!(".shim-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Self(path))
     }
 }
@@ -84,7 +85,7 @@ impl EmptyDirectory {
 impl Drop for EmptyDirectory {
     fn drop(&mut self) {
         if let Err(err) = fs::remove_dir(&self.0) {
-            log::debug!("remove {}: {err}", self.0);
+            log::debug!("remove {}: {err}", self.0.display());
         }
     }
 }
