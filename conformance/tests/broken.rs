@@ -13,8 +13,33 @@ use anyhow::{Context, Result, ensure};
 use conformance::{Finished, Outcome, Report, Subject, Suite};
 use shim_client::{Generation, ShimBinary};
 
-/// Each fault, and a case that has to notice it.
-const FAULTS: &[(&str, &str)] = &[("chatter", "bootstrap.answer_is_all_there_is")];
+/// Each fault, and a case that has to notice it: at least one a group.
+const FAULTS: &[(&str, &str)] = &[
+    ("chatter", "bootstrap.answer_is_all_there_is"),
+    ("chatty-info", "info.answer_is_one_message"),
+    ("always-running", "task.pause_before_start"),
+    ("exec-zero", "exec.exit_codes"),
+    ("kill-only", "kill.handled"),
+    ("no-wait", "wait.before_start"),
+    ("exit-twice", "events.life_in_order"),
+    ("exit-lost", "events.killed_once"),
+    ("output-lost", "stdio.quarter_of_a_gigabyte"),
+    ("no-resize", "terminal.resize_before_start"),
+    ("one-mount", "rootfs.several_mounts"),
+    ("opaque-stats", "stats.type_of_the_host"),
+    ("no-update", "update.memory"),
+    ("no-pause", "pause.stands_still"),
+    ("oom-lost", "oom.init"),
+    ("checkpoint-hangs", "checkpoint.harmless"),
+    ("early-shutdown", "group.shutdown_waits_for_all"),
+    ("no-shutdown", "shutdown.ends_after_the_last"),
+    ("goes-with-client", "recovery.container_survives"),
+    ("lazy-delete", "cleanup.ends_the_container"),
+    ("garbage-kills", "input.garbage"),
+    ("odd-frame-kills", "wire.response_frame"),
+    ("every-delete", "concurrency.deletes"),
+    ("exit-twice", "model.short_sequences"),
+];
 
 fn main() -> ExitCode {
     match run() {
@@ -68,9 +93,10 @@ fn failure(one: &Finished) -> Option<String> {
 
 /// Runs cases against a shim with that fault.
 async fn judge(folder: &Path, fault: &str, filter: Vec<String>) -> Result<Report> {
-    let place = folder.join(fault);
+    let place = folder.join(format!("{fault}-{}", filter.len()));
     let shim = place.join("containerd-shim-broken-v1");
-    fs::create_dir(&place).context("create a folder for the broken shim")?;
+    // One fault may be for several cases to notice.
+    fs::create_dir_all(&place).context("create a folder for the broken shim")?;
     fs::copy(built("examples/containerd-shim-broken-v1")?, &shim).context("copy the shim")?;
     let sound = native()?;
     fs::write(place.join("broken.conf"), format!("{}\n{fault}", sound.display()))?;

@@ -30,8 +30,8 @@ pub(crate) enum Fault {
     ExitTwice,
     /// `events`: an exit is never told.
     ExitLost,
-    /// `group`: every container has an address of its own.
-    NoGroups,
+    /// `group`: Shutdown ends it, whatever containers it has.
+    EarlyShutdown,
     /// `shutdown`: Shutdown does nothing.
     NoShutdown,
     /// `rootfs`: all mounts but the first are forgotten.
@@ -78,7 +78,7 @@ impl FromStr for Fault {
             "always-running" => Self::AlwaysRunning,
             "exit-twice" => Self::ExitTwice,
             "exit-lost" => Self::ExitLost,
-            "no-groups" => Self::NoGroups,
+            "early-shutdown" => Self::EarlyShutdown,
             "no-shutdown" => Self::NoShutdown,
             "one-mount" => Self::OneMount,
             "goes-with-client" => Self::GoesWithClient,
@@ -128,6 +128,7 @@ impl Fault {
             (Self::NoWait, "Wait") => {
                 Ok(Verdict::Answer(encode(&WaitResponse { exit_status: 0, ..Default::default() })?))
             }
+            (Self::EarlyShutdown, "Shutdown") => Ok(Verdict::Die),
             (Self::CheckpointHangs, "Checkpoint") => Ok(Verdict::Swallow),
             (Self::GarbageKills, _) => {
                 let sound = decode::<StateRequest>(&request.payload).is_ok();

@@ -30,10 +30,7 @@ pub(crate) fn start(setting: &Setting, arguments: &[String]) -> Result<ExitCode>
     }
     let address = address_of(&started.stdout)?;
     let shim = PathBuf::from(address.trim_start_matches("unix://"));
-    let mut own = setting.socket("t", &shim);
-    if setting.fault == Fault::NoGroups {
-        own = setting.socket("t", Path::new(&format!("{}x", own_events.display())));
-    }
+    let own = setting.socket("t", &shim);
     if UnixStream::connect(&own).is_err() {
         serve([&shim, &own, &PathBuf::from(events), &own_events])?;
     }

@@ -1,6 +1,7 @@
 //! A Create that cannot succeed.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use ttrpc::Code;
 
 use crate::case::group;
 use crate::expect::{code, refused, skip};
-use crate::lab::{Guest, Lab, SOON, eventually, leaks, procs};
+use crate::lab::{Ask, Guest, Lab, SOON, eventually, leaks, procs};
 
 group! { "task":
     Must no_such_bundle: "Create in a bundle that does not exist MUST be refused, and leave no task.";
@@ -119,11 +120,19 @@ async fn failed_create_can_be_repeated(lab: &Lab) -> Result<()> {
 }
 
 async fn failed_start_can_be_deleted(lab: &Lab) -> Result<()> {
-    let guest = lab.bare(&[MISSING]).await?;
-    if guest.create().await.is_err() {
-        return skip("this shim looks for the program at Create");
+    // A program that is there and cannot be executed: who looks for it at Create finds it.
+    let shared = lab.folder.join("shared");
+    fs::create_dir_all(&shared)?;
+    fs::write(shared.join("garbage"), b"\x7fELF and nothing else")?;
+    fs::set_permissions(shared.join("garbage"), Permissions::from_mode(0o755))?;
+    let guest = lab.prepare(Ask::new(&["/mnt/garbage"]).sharing(&shared)).await?;
+    if let Err(error) = guest.create().await {
+        return skip(format!("this shim has found out at Create: {error}"));
     }
-    refused(guest.start("").await)?;
+    if guest.start("").await.is_ok() {
+        // Executed by a runtime of its own, it may end as a program does.
+        guest.wait("").await?;
+    }
     guest.delete("").await?;
     expect_nothing(&guest).await
 }
