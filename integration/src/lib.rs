@@ -10,6 +10,8 @@
 //! - [`daemon`] is a private containerd, [`ctr`] and [`client`] talk to it, [`shim`] is under test.
 //! - [`leaks`] compares the machine before and after a test, [`runner`] runs the tests.
 //! - [`lane`] is what a test gets to work with.
+//! - [`faults`] and [`soak`] need no containerd, they play it: the one breaks what it can, the other
+//!   does the same thing ten thousand times.
 //!
 //! ```text
 //! cargo test -p integration --test it [-- [NAME…] [--exact] [--skip NAME] [--test-threads N] [--list]]
@@ -31,6 +33,7 @@ pub mod daemon;
 pub mod debs;
 pub mod engine;
 pub mod events;
+pub mod faults;
 pub mod grpc;
 pub mod image;
 pub mod isolation;
@@ -41,6 +44,7 @@ pub mod procs;
 pub mod runner;
 pub mod session;
 pub mod shim;
+pub mod soak;
 pub mod spec;
 pub mod target;
 pub mod wait;

@@ -6,8 +6,11 @@
 mod bench;
 mod ci;
 mod conform;
+mod faults;
+mod fuzz;
 mod run;
 mod sh;
+mod soak;
 mod tidy;
 
 use std::process::ExitCode;
@@ -19,7 +22,10 @@ Usage: cargo xtask CHORE
   ci           all checks: format, lints, tidy, docs, tests
   tidy         the rules of this repository that no compiler checks
   bench        our shim beside containerd's own with runc and crun, in one run
-  conform      the conformance suite against our shim and its peers; writes docs/conformance.md";
+  fuzz [T [S]] a fuzz target or all, for so many seconds
+  conform      the conformance suite against our shim and its peers; writes docs/conformance.md
+  faults       every fault at every step of a container's life; writes docs/faults.md
+  soak         ten thousand containers through one shim; writes docs/soak.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,7 +35,10 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(),
         ["tidy"] => tidy::tidy(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["conform"] => conform::conform(),
+        ["faults", rest @ ..] => faults::faults(rest),
+        ["soak", rest @ ..] => soak::soak(rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
