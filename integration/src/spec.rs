@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use shim_client::SpecBuilder;
 
 use crate::image;
 
@@ -12,63 +13,18 @@ use crate::image;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec(Value);
 
-/// The capabilities of a container that asks for nothing else.
-pub const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
+pub use shim_client::CAPABILITIES;
 
 impl Spec {
     /// What containerd would make for `args` on a root file system outside its snapshots.
     #[must_use]
     pub fn new(rootfs: &Path, cgroup: &str, args: &[&str]) -> Self {
-        let namespaces = ["pid", "ipc", "uts", "mount", "network"];
-        Self(json!({
+        let default = SpecBuilder::new("", "").args(args).env(&[image::PATH]).build();
+        Self(default)
             // The oldest runtime in use refuses what is newer.
-            "ociVersion": "1.0.2",
-            "root": { "path": rootfs },
-            "process": {
-                "args": args,
-                "cwd": "/",
-                "env": [image::PATH],
-                "user": { "uid": 0, "gid": 0 },
-                "noNewPrivileges": true,
-                "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024 }],
-                "capabilities": {
-                    "bounding": CAPABILITIES,
-                    "effective": CAPABILITIES,
-                    "permitted": CAPABILITIES,
-                },
-            },
-            "mounts": mounts(),
-            "linux": {
-                "cgroupsPath": cgroup,
-                "namespaces": namespaces.map(|kind| json!({ "type": kind })),
-                "resources": {
-                    "devices": [{ "allow": false, "access": "rwm" }],
-                },
-                "maskedPaths": [
-                    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys",
-                    "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-                    "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
-                ],
-                "readonlyPaths": [
-                    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-                ],
-            },
-        }))
+            .set("/ociVersion", json!("1.0.2"))
+            .set("/root/path", json!(rootfs))
+            .set("/linux/cgroupsPath", json!(cgroup))
     }
 
     /// Sets the value at a JSON pointer, such as `/linux/resources/pids`; the parent has to exist.
@@ -106,26 +62,6 @@ impl Spec {
     pub fn write(&self, file: &Path) -> Result<()> {
         fs::write(file, self.0.to_string()).with_context(|| format!("write {}", file.display()))
     }
-}
-
-fn mounts() -> Value {
-    json!([
-        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
-        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/run", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-    ])
-}
-
-fn mount(target: &str, kind: &str, options: &[&str]) -> Value {
-    json!({ "destination": target, "type": kind, "source": kind, "options": options })
 }
 
 #[cfg(test)]

@@ -80,7 +80,8 @@ pub use self::rootfs::{Image, ImageConfig, Progress, Rootfs, resolve_user};
 pub use self::shim::Shim;
 pub use self::shim_log::LogTo;
 pub use self::spec::{
-    BindMount, CPU_PERIOD, ExecChange, SpecBuilder, User, exec_process, name_resolution,
+    BindMount, CAPABILITIES, CPU_PERIOD, ExecChange, SpecBuilder, User, exec_process,
+    name_resolution,
 };
 pub use self::stdio::{Fifos, Shape, Sinks, Streams};
 pub use self::store::{Record, Store};

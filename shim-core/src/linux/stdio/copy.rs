@@ -30,6 +30,9 @@ const CHUNK: usize = 64 * 1024;
 /// How long a pipe with nothing in it may take to end before a holder that lives on is assumed.
 const END_GRACE: Duration = Duration::from_millis(100);
 
+/// How long the end of a process waits for a client to read the last of its output.
+const READ_GRACE: Duration = Duration::from_millis(200);
+
 /// A running copy of one output.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -48,6 +51,8 @@ enum Progress {
     Idle,
     /// All writers are gone and everything is copied.
     Ended,
+    /// And the client has read it, or does not.
+    Read,
 }
 
 impl Output {
@@ -62,15 +67,19 @@ impl Output {
             }
             tell.send_replace(Progress::Ended);
             linger(&sink).await;
+            tell.send_replace(Progress::Read);
         });
         Ok(Self { copier, progress })
     }
 
-    /// Waits until everything printed so far is copied.
+    /// Waits until everything printed so far is copied, and a moment for the client to read it:
+    /// `ctr` stops reading as soon as it hears of the end.
     pub(super) async fn drained(&self) {
         let mut progress = self.progress.clone();
-        let ended = progress.wait_for(|now| *now == Progress::Ended);
+        let ended = progress.wait_for(|now| matches!(now, Progress::Ended | Progress::Read));
         if time::timeout(END_GRACE, ended).await.is_ok() {
+            let read = progress.wait_for(|now| *now == Progress::Read);
+            let _unread = time::timeout(READ_GRACE, read).await;
             return;
         }
         // Somebody else holds it open, or it is a lot: what is there now is what counts.
