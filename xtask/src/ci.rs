@@ -17,6 +17,13 @@ pub(crate) fn ci() -> Result<ExitCode> {
         let lint = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"];
         sh::run(sh::cargo().args(lint))
     })?;
+    // Off by default, so nothing else looks at it.
+    step("otel", || {
+        let lint = ["clippy", "--package", "shim-core", "--features", "otel", "--all-targets"];
+        sh::run(sh::cargo().args(lint).args(["--quiet", "--", "-D", "warnings"]))?;
+        let test = ["test", "--package", "shim-core", "--features", "otel", "--quiet", "trace"];
+        sh::run(sh::cargo().args(test))
+    })?;
     step("doc", || {
         let mut doc = sh::cargo();
         doc.env("RUSTDOCFLAGS", "-D warnings");

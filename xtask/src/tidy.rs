@@ -159,7 +159,8 @@ fn dependencies_point_one_way() -> Result<Vec<String>> {
 }
 
 fn licences_are_ours_to_ship() -> Result<Vec<String>> {
-    let metadata = sh::output(sh::cargo().args(["metadata", "--format-version", "1"]))?;
+    let metadata =
+        sh::output(sh::cargo().args(["metadata", "--all-features", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
     Ok(packages.iter().filter_map(licence_is_wrong).collect())

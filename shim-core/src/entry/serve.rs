@@ -119,7 +119,8 @@ impl<B: Backend> Serving<B> {
         let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
         let shim = Arc::new(Shim::new(backend, host, herald));
         shim.announce(id);
-        let server = Server::new(service::services(&shim));
+        let (services, traces) = service::traced(service::services(&shim));
+        let server = Server::new(services);
         let answering = server.clone();
         tokio::spawn(async move {
             loop {
@@ -135,6 +136,7 @@ impl<B: Backend> Serving<B> {
         // Nobody may find the socket once nobody answers.
         let removed = address.map_or(Ok(()), |socket| socket.remove());
         tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());
+        traces.flushed().await;
         removed
     }
 }

@@ -6,6 +6,8 @@ pub(crate) mod fuzzing;
 mod server;
 mod stats;
 mod task;
+mod trace;
 
 pub(crate) use server::{Server, request_frame};
 pub(crate) use task::{ANNOUNCES, V2, services};
+pub(crate) use trace::traced;
