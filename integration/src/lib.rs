@@ -25,6 +25,7 @@
 //! | `SHIM_ENGINES` | the folder of fetched packages | `engines` in cargo's target folder |
 #![forbid(unsafe_code)]
 
+pub mod budgets;
 pub mod cgroups;
 pub mod client;
 pub mod container;

@@ -57,6 +57,10 @@ impl Deb {
     pub const CRUN: Self = Self { suite: Suite::Bookworm, package: "crun" };
     /// A library that crun needs and a small machine lacks.
     pub const YAJL: Self = Self { suite: Suite::Bookworm, package: "libyajl2" };
+    /// Counts system calls.
+    pub const STRACE: Self = Self { suite: Suite::Bookworm, package: "strace" };
+    /// A library that strace needs and a small machine lacks.
+    pub const UNWIND: Self = Self { suite: Suite::Bookworm, package: "libunwind8" };
 }
 
 /// The folder of unpacked packages.
