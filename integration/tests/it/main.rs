@@ -18,6 +18,7 @@ mod pods;
 mod restart;
 mod rootfs;
 mod run;
+mod strangers;
 mod streams;
 mod task;
 mod terminal;
@@ -26,6 +27,9 @@ mod view;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(knocked) = strangers::knock() {
+        return knocked;
+    }
     integration::runner::main(&[
         leaks::TESTS,
         run::TESTS,
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         metrics::TESTS,
         view::TESTS,
         confinement::TESTS,
+        strangers::TESTS,
         escape::TESTS,
         oci::TESTS,
         namespaces::TESTS,
