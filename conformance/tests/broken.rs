@@ -23,7 +23,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("no-wait", "wait.before_start"),
     ("exit-twice", "events.life_in_order"),
     ("exit-lost", "events.killed_once"),
-    ("output-lost", "stdio.quarter_of_a_gigabyte"),
+    ("output-lost", "stdio.gigabyte_out"),
     ("no-resize", "terminal.resize_before_start"),
     ("one-mount", "rootfs.several_mounts"),
     ("opaque-stats", "stats.type_of_the_host"),

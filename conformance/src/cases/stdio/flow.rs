@@ -14,7 +14,7 @@ use crate::lab::signals::{KILL, status_of};
 use crate::lab::{Ask, Io, Lab, SOON, eventually, open_fifo, procs};
 
 group! { "stdio":
-    Must quarter_of_a_gigabyte: "256 MiB of output MUST arrive, every byte at its place.", within(120);
+    Must gigabyte_out: "1 GiB of output MUST arrive, every byte at its place.", within(300);
     Must slow_reader: "A process MUST be held up by a slow reader, and the shim MUST NOT keep its output.", within(60);
     Must thousand_writers: "Lines of a thousand writers MUST all arrive, and whole.", within(60);
     Must both_at_once: "Much output on stdout MUST NOT hold up stderr, and the other way round.", within(60);
@@ -62,15 +62,15 @@ fn printing(bytes: u64) -> String {
     format!("yes '{}' | head -c {bytes}", line.trim_end())
 }
 
-async fn quarter_of_a_gigabyte(lab: &Lab) -> Result<()> {
-    const BYTES: u64 = 256 << 20;
+async fn gigabyte_out(lab: &Lab) -> Result<()> {
+    const BYTES: u64 = 1 << 30;
     let fifos = fifos(lab)?;
     let (sink, right) = Comparing::new();
     let sinks = Sinks { stdout: Box::new(sink), stderr: Box::new(io::sink()) };
     let streams = Streams::open(&fifos, sinks)?;
     let guest = lab.run(Ask::sh(&printing(BYTES)).io(uris(&fifos))).await?;
     let arrived = || right.load(Ordering::Relaxed) >= BYTES;
-    eventually(Duration::from_secs(100), arrived).await;
+    eventually(Duration::from_secs(280), arrived).await;
     guest.expect_exit("", 0).await?;
     guest.delete("").await?;
     streams.finish(SOON).await;
