@@ -1,13 +1,16 @@
 //! A want of memory is told when it happens, and before the end that it causes.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use integration::client::{Client, Streams, Target};
+use integration::container::PROMPT;
 use integration::lane::{Draft, Lane};
+use integration::wait::{self, SOON};
 use serde_json::json;
 
 integration::tests![
     a_want_of_memory_is_told_before_the_end_it_causes,
     a_want_of_memory_in_an_exec_is_told_and_the_container_lives,
+    ctr_events_shows_a_want_of_memory,
 ];
 
 /// tail keeps the last line, and this one has no end.
@@ -71,4 +74,19 @@ fn a_want_of_memory_in_an_exec_is_told_and_the_container_lives(lane: &Lane) -> R
         assert_eq!(finish(&client, &draft).await?, 137);
         Ok(())
     })
+}
+
+fn ctr_events_shows_a_want_of_memory(lane: &Lane) -> Result<()> {
+    let mut events = lane.ctr().start(&["events"])?;
+    // It does not say when it has begun to listen.
+    wait::until("ctr to listen", SOON, || {
+        lane.run(&[], &["true"])?;
+        ensure!(events.written().contains("/tasks/exit"), "no event yet");
+        Ok(())
+    })?;
+    let output = lane.run(&["--memory-limit", &(32 << 20).to_string()], GLUTTON)?;
+    assert_eq!(output.status, 137, "{}", output.stderr);
+    events.expect("/tasks/oom", PROMPT)?;
+    events.kill();
+    Ok(())
 }
