@@ -156,13 +156,19 @@ fn is_broken_must(case: &Value) -> bool {
 fn unexplained(judged: &[Judged], verdicts: &BTreeMap<String, String>) -> Vec<String> {
     let references = judged.iter().filter(|one| one.subject.is_reference);
     let broken = references.flat_map(Judged::cases).filter(|case| is_broken_must(case)).map(id);
-    let mut missing: Vec<String> = broken.filter(|id| !verdicts.contains_key(id)).collect();
+    let mut missing: Vec<String> = broken.filter(|id| verdict(verdicts, id).is_none()).collect();
     missing.sort();
     missing.dedup();
     missing
 }
 
-/// A line a case: its id, a colon, the verdict.
+/// The verdict on a case, or else on its whole group.
+fn verdict<'a>(verdicts: &'a BTreeMap<String, String>, id: &str) -> Option<&'a str> {
+    let group = id.split('.').next().unwrap_or_default();
+    verdicts.get(id).or_else(|| verdicts.get(&format!("{group}.*"))).map(String::as_str)
+}
+
+/// A line a case: its id, a colon, the verdict. `events.*` is for what any case of a group may meet.
 fn read_verdicts() -> Result<BTreeMap<String, String>> {
     let path: &Path = &sh::root().join("conformance/verdicts.txt");
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::Value;
 
-use super::{Judged, id, is_broken_must};
+use super::{Judged, id, is_broken_must, verdict};
 
 const HEAD: &str = "\
 # Conformance
@@ -100,7 +100,7 @@ fn looked_at_twice(judged: &[Judged], verdicts: &BTreeMap<String, String>) -> St
     }
     let mut list = "## MUSTs that a Go shim breaks\n\n".to_owned();
     for (id, (sentence, names)) in broken {
-        let verdict = verdicts.get(&id).map_or("not looked at yet", String::as_str);
+        let verdict = verdict(verdicts, &id).unwrap_or("not looked at yet");
         let names = names.join(", ");
         add(&mut list, &format!("- `{id}` ({names}): {sentence} *{verdict}*\n"));
     }
