@@ -13,7 +13,7 @@ pub(crate) mod signals;
 mod together;
 
 use std::cell::{Cell, RefCell};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(crate) struct Lab {
     earlier: RefCell<Vec<Event>>,
     guests: RefCell<Vec<Rc<Guest>>>,
     bundles: RefCell<Vec<Bundle>>,
+    /// The bundles' logs, held open as containerd does: so a shim that opens one never waits.
+    logs: RefCell<Vec<File>>,
     /// What shims answered that a case has started by hand.
     answers: RefCell<Vec<(Bundle, Answer)>>,
     names: Cell<usize>,
@@ -88,6 +90,7 @@ impl Lab {
             earlier: RefCell::default(),
             guests: RefCell::default(),
             bundles: RefCell::default(),
+            logs: RefCell::default(),
             answers: RefCell::default(),
             names: Cell::default(),
         })
@@ -123,6 +126,7 @@ impl Lab {
     pub(crate) fn bundle(&self, id: &str, spec: Option<&serde_json::Value>) -> Result<Bundle> {
         let bundles = self.folder.join("bundles");
         let bundle = Bundle::create(&bundles, id, &self.folder.join("work").join(id), spec)?;
+        self.logs.borrow_mut().push(open_fifo(&bundle.log())?);
         self.bundles.borrow_mut().push(bundle.clone());
         Ok(bundle)
     }

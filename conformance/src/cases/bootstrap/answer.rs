@@ -117,7 +117,6 @@ async fn expect_address_file(lab: &Lab) -> Result<()> {
 async fn debug_changes_nothing(lab: &Lab) -> Result<()> {
     lab.change_daemon(|daemon| daemon.debug = true);
     let bundle = lab.bundle("c", Some(&lab.spec("c", &["true"]).build()))?;
-    // Nobody reads the log, which is a fifo: the shim must not wait for that.
     let (daemon, input) = (lab.daemon(), lab.start_input("c")?);
     let action = ["-debug", "start"];
     let started = execute::raw(&daemon, &lab.subject.binary, &bundle, &action, input).await?;

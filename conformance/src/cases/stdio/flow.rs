@@ -70,7 +70,9 @@ async fn gigabyte_out(lab: &Lab) -> Result<()> {
     let streams = Streams::open(&fifos, sinks)?;
     let guest = lab.run(Ask::sh(&printing(BYTES)).io(uris(&fifos))).await?;
     let arrived = || right.load(Ordering::Relaxed) >= BYTES;
-    eventually(Duration::from_secs(280), arrived).await;
+    let pid = guest.pid().await?;
+    eventually(Duration::from_secs(280), || arrived() || !procs::runs(pid)).await;
+    eventually(SOON, arrived).await;
     guest.expect_exit("", 0).await?;
     guest.delete("").await?;
     streams.finish(SOON).await;
