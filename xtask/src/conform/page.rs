@@ -118,14 +118,28 @@ fn broken(judged: &[Judged]) -> String {
         }
         add(&mut list, &format!("\n### {}\n\n", one.subject.name));
         for case in failures {
-            let (level, why) = (text(case, "level"), shortened(&text(case, "why")));
+            let why = without_place(&text(case, "why"), one);
+            let (level, why) = (text(case, "level"), shortened(&why));
             add(&mut list, &format!("- {level} `{}`: {why}\n", id(case)));
         }
     }
     list
 }
 
-/// One line, without what differs from run to run.
+/// Without where the shim lies on this machine, and the number of this run.
+fn without_place(why: &str, one: &Judged) -> String {
+    let folder = one.subject.shim.parent().map(|folder| format!("{}/", folder.display()));
+    let why = folder.map_or_else(|| why.to_owned(), |folder| why.replace(&folder, ""));
+    let mut parts = why.split("conform-");
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        told.push_str("conform");
+        told.push_str(part.trim_start_matches(|sign: char| sign.is_ascii_digit()));
+    }
+    told
+}
+
+/// One line, of a bearable length.
 fn shortened(why: &str) -> String {
     const LONGEST: usize = 220;
     let line = why.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
