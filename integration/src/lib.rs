@@ -11,7 +11,7 @@
 //! - [`leaks`] compares the machine before and after a test, [`runner`] runs the tests.
 //! - [`lane`] is what a test gets to work with.
 //! - [`faults`] and [`soak`] need no containerd, they play it: the one breaks what it can, the other
-//!   does the same thing ten thousand times.
+//!   does the same thing ten thousand times. [`budgets`] holds the shim to what it may cost.
 //!
 //! ```text
 //! cargo test -p integration --test it [-- [NAME…] [--exact] [--skip NAME] [--test-threads N] [--list]]
