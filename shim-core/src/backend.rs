@@ -44,8 +44,8 @@ pub trait Backend: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Called once, in the serving process only, while it has one thread and no runtime: the
-    /// moment to fork what must stay small.
+    /// Called once, in the serving process only, while it has one thread. The runtime is there: what
+    /// is spawned here runs as soon as `start` has been told that the shim is ready.
     ///
     /// # Errors
     /// Ends the shim before it serves.

@@ -22,7 +22,7 @@ use crate::{
         launch::{Launched, Launcher},
         plan::{self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan},
         seccomp::Cache,
-        stem::Stem,
+        stem::{self, Stem},
     },
     features,
     options::Options,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Makes containers by itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct NativeBackend {
     /// There from the moment the shim serves.
     ready: Option<Ready>,
@@ -46,8 +46,14 @@ struct Ready {
 
 impl NativeBackend {
     /// A backend that makes nothing until it is opened.
+    ///
+    /// It belongs at the very beginning of `main`: the engine executes the same program once more
+    /// as a small process from which all others are cloned, and in that process this call does not
+    /// return.
+    #[expect(clippy::new_without_default, reason = "a default has no place in `main`")]
     pub fn new() -> Self {
-        Self::default()
+        stem::run_if_asked();
+        Self { ready: None, filters: Cache::default() }
     }
 }
 
@@ -68,7 +74,7 @@ impl Backend for NativeBackend {
     }
 
     fn open(&mut self, host: Host) -> Result<()> {
-        let stem = Stem::fork(host.reaper.clone())?;
+        let stem = Stem::plant(host.reaper.clone())?;
         let launcher = Launcher::new(stem, host.reaper.clone());
         self.ready = Some(Ready { launcher, host });
         Ok(())

@@ -93,12 +93,18 @@ fn a_shim_joins_the_cgroup_of_its_options_with_all_it_starts() {
     let answer = BootstrapResult::parse_from_bytes(&answer).unwrap();
     let socket = PathBuf::from(answer.address.strip_prefix("unix://").unwrap());
     assert!(socket.exists());
+    // The process that serves, and the small one that makes containers, which comes later.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while cgroup.pids().len() < 2 {
+        assert!(Instant::now() < deadline, "{:?} run", cgroup.pids());
+        std::thread::yield_now();
+    }
     let pids = cgroup.pids();
-    // The process that serves, and the small one that makes containers.
     assert_eq!(pids.len(), 2, "{pids:?}");
     let serving = pids.iter().min().copied().unwrap();
     let arguments = fs::read_to_string(format!("/proc/{serving}/cmdline")).unwrap();
     assert!(arguments.starts_with(SHIM), "{arguments}");
+    assert!(!arguments.contains("start"), "{arguments}");
     kill(Pid::from_raw(serving), Signal::SIGTERM).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while !cgroup.pids().is_empty() {

@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 /// What a shim process is asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Serve containers: what `start` executes.
+    /// Nothing: a command line without an action.
     #[default]
-    Serve,
+    None,
     /// Start a serving process and tell its address.
     Start,
     /// Clean up after a dead one.
@@ -106,7 +106,7 @@ fn action(word: &str) -> Result<Action> {
     match word {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
-        "" => Ok(Action::Serve),
+        "" => Ok(Action::None),
         _ => Err(Error::invalid(format!("unknown action {word:?}: start or delete"))),
     }
 }
@@ -143,7 +143,7 @@ mod tests {
     fn versions_need_nothing_else() {
         assert_eq!(parse("-v").unwrap().action, Action::Version);
         assert_eq!(parse("-info").unwrap().action, Action::About);
-        assert_eq!(parse("").unwrap().action, Action::Serve);
+        assert_eq!(parse("").unwrap().action, Action::None);
     }
 
     #[test]

@@ -20,10 +20,13 @@ use std::{
     process::ExitCode,
 };
 
-use self::flags::{Action, Flags};
+use self::{
+    flags::{Action, Flags},
+    start::Started,
+};
 use crate::{
     backend::Backend,
-    error::{Context, Result},
+    error::{Context, Error, Result},
 };
 
 /// Runs a shim around a backend: the whole of a shim's `main`.
@@ -50,9 +53,12 @@ fn act(backend: impl Backend) -> Result<Vec<u8>> {
     match flags.action {
         Action::Version => Ok(version(&backend)),
         Action::About => bootstrap::runtime_info(&backend.about()),
-        Action::Start => start::start(&backend, &flags, &arguments),
+        Action::Start => match start::start(&backend, &flags)? {
+            Started::Starter(answer) => Ok(answer),
+            Started::Shim(legacy) => serve::serve(backend, &flags, legacy).map(|()| Vec::new()),
+        },
         Action::Delete => delete::delete(&backend, &flags),
-        Action::Serve => serve::serve(backend, &flags).map(|()| Vec::new()),
+        Action::None => Err(Error::invalid("what to do is missing: start or delete")),
     }
 }
 

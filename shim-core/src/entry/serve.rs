@@ -1,6 +1,14 @@
-//! Serving: the process that owns the containers, from its first system call to its last.
+//! Serving: the process that owns the containers, from its fork to its last system call.
 
-use std::{fs::File, io::Write, os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io::Write,
+    ops::Range,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::prctl;
 use tokio::{
@@ -8,7 +16,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{accept::Callers, flags::Flags, socket::Socket, variable};
+use super::{accept::Callers, flags::Flags, read_text, socket::Socket, variable};
 use crate::{
     backend::{Backend, Host},
     error::{Context, Result},
@@ -20,15 +28,8 @@ use crate::{
     service::{self, Server},
 };
 
-/// Descriptors that `start` hands over: the listening socket, and a pipe to say how it went.
-pub(super) const LISTENER: i32 = 3;
-pub(super) const READY: i32 = 4;
 /// What goes into the pipe when all is well.
 pub(super) const IS_READY: &str = "ok";
-/// Set when debug lines are wanted.
-pub(super) const DEBUG: &str = "SHIM_DEBUG";
-/// Names the cgroup that the shim joins.
-pub(super) const CGROUP: &str = "SHIM_CGROUP";
 /// Set by containerd when its shims are to share no core with others.
 const SCHED_CORE: &str = "SCHED_CORE";
 
@@ -38,12 +39,29 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// How long clients may take to read their last answers.
 const ANSWERS_LIMIT: Duration = Duration::from_millis(500);
 
-/// Serves until the last task is gone and containerd says so.
-pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
-    let listener = sys::inherited(LISTENER)
-        .context("the listening socket: a shim is started with the action start")?;
-    let ready = sys::inherited(READY).context("the pipe to start")?;
-    let prepared = prepare(backend, flags, listener);
+/// What the process that was asked to `start` leaves to the one that serves.
+pub(super) struct Legacy {
+    /// The bound socket.
+    pub(super) listener: OwnedFd,
+    /// Where to say how it went.
+    pub(super) ready: OwnedFd,
+    pub(super) wishes: Wishes,
+}
+
+/// How containerd wants the shim to be.
+pub(super) struct Wishes {
+    /// Where events go.
+    pub(super) ttrpc_address: String,
+    /// Whether debug lines are wanted.
+    pub(super) debug: bool,
+    /// The cgroup that the shim joins.
+    pub(super) cgroup: Option<String>,
+}
+
+/// Serves until the last task is gone and containerd says so, in a fresh fork of `start`.
+pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Result<()> {
+    let Legacy { listener, ready, wishes } = legacy;
+    let prepared = prepare(backend, flags, listener, wishes);
     let text = match &prepared {
         Ok(_) => IS_READY.to_owned(),
         Err(err) => format!("{err:#}"),
@@ -56,27 +74,32 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags) -> Result<()> {
 /// Everything that may fail for want of descriptors or memory: once `start` is told that all is well,
 /// the shim lives.
 fn prepare<B: Backend>(
-    backend: B,
+    mut backend: B,
     flags: &Flags,
     listener: OwnedFd,
+    wishes: Wishes,
 ) -> Result<(Runtime, Serving<B>)> {
     let id = ContainerId::parse(&flags.id)?;
-    let (backend, host) = open(backend, flags)?;
+    let namespace = Namespace::parse(&flags.namespace)?;
+    settle(backend.about().name, flags, &wishes)?;
     // One thread: one stack and one arena, and no lock is ever contended.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("make the runtime")?;
     let entered = runtime.enter();
+    let host = Host { reaper: Reaper::default(), namespace };
+    backend.open(host.clone())?;
     let address = socket_of(&listener);
     let (callers, ending) = (accept_own(listener)?, Ending::catch()?);
     drop(entered);
-    Ok((runtime, Serving { backend, host, id, address, callers, ending }))
+    let events = Some(wishes.ttrpc_address).filter(|address| !address.is_empty());
+    Ok((runtime, Serving { backend, host, id, address, events, callers, ending }))
 }
 
-/// Everything that has to happen while there is one thread and no runtime.
-fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
-    let debug = flags.debug || variable(DEBUG).is_some();
-    logs::install(Path::new("/proc/self/cwd/log"), backend.about().name, &flags.id, debug);
-    let namespace = Namespace::parse(&flags.namespace)?;
+/// Makes a fork of `start` into a process of its own.
+fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
+    become_nameless().context("part from start")?;
+    let debug = flags.debug || wishes.debug;
+    logs::install(Path::new("/proc/self/cwd/log"), name, &flags.id, debug);
     prctl::set_name(c"containerd-shim").context("set the process name")?;
     prctl::set_child_subreaper(true).context("become a subreaper")?;
     if variable(SCHED_CORE).is_some()
@@ -85,12 +108,33 @@ fn open<B: Backend>(mut backend: B, flags: &Flags) -> Result<(B, Host)> {
         // A kernel without core scheduling, or a processor with one thread a core.
         log::warn!("schedule the shim on cores of its own: {err}");
     }
-    if let Some(path) = variable(CGROUP) {
-        cgroup::join(&path).context("the shim's cgroup")?;
+    if let Some(path) = &wishes.cgroup {
+        cgroup::join(path).context("the shim's cgroup")?;
     }
-    let host = Host { reaper: Reaper::default(), namespace };
-    backend.open(host.clone())?;
-    Ok((backend, host))
+    Ok(())
+}
+
+/// Drops what belongs to `start`: the word on the command line, and whatever containerd had open
+/// without close-on-exec.
+fn become_nameless() -> Result<()> {
+    let stat = read_text("/proc/self/stat")?;
+    if let Some(bounds) = arguments_of(&stat) {
+        sys::blank_last_argument(bounds, c"start");
+    }
+    let open = fs::read_dir("/proc/self/fd").context("list the descriptors")?;
+    let open = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    for fd in open.filter(|fd: &i32| *fd > 2) {
+        sys::close_inherited(fd).context("close a descriptor")?;
+    }
+    Ok(())
+}
+
+/// Where the command line lies in memory: fields 48 and 49 of proc_pid_stat(5).
+fn arguments_of(stat: &str) -> Option<Range<usize>> {
+    // The second field may hold spaces and parentheses, and ends with the last of these.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(48 - 3);
+    Some(fields.next()?.parse().ok()?..fields.next()?.parse().ok()?)
 }
 
 /// What serves, ready to run.
@@ -99,16 +143,18 @@ struct Serving<B> {
     host: Host,
     id: ContainerId,
     address: Option<Socket>,
+    /// Where events go.
+    events: Option<String>,
     callers: Callers,
     ending: Ending,
 }
 
 impl<B: Backend> Serving<B> {
     async fn run(self) -> Result<()> {
-        let Self { backend, host, id, address, callers, mut ending } = self;
+        let Self { backend, host, id, address, events, callers, mut ending } = self;
         let publisher = Publisher::new();
-        if let Some(address) = variable("TTRPC_ADDRESS") {
-            tokio::spawn(publisher.clone().send_to(address));
+        if let Some(events) = events {
+            tokio::spawn(publisher.clone().send_to(events));
         }
         let reaper = host.reaper.clone();
         tokio::spawn(async move {
@@ -175,5 +221,18 @@ impl Ending {
             _ = self.interrupt.recv() => {}
         }
         log::info!("asked to end");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_where_the_kernel_says() {
+        let numbers: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
+        let stat = format!("7 (a) b (c)) S {}\n", numbers.join(" "));
+        assert_eq!(arguments_of(&stat), Some(48..49));
+        assert_eq!(arguments_of("7 (a) S 4 5"), None);
     }
 }

@@ -1,7 +1,6 @@
 //! `start`: finds the group's shim or makes one, and tells its address.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io::{self, Read},
     os::{
@@ -15,26 +14,31 @@ use nix::{fcntl::OFlag, unistd};
 use super::{
     bootstrap::{Bootstrap, Environment},
     flags::Flags,
-    read_text, serve,
+    read_text,
+    serve::{self, Legacy, Wishes},
     socket::{Claim, Socket},
     variable,
 };
 use crate::{
     backend::Backend,
     error::{Context, Error, Result},
-    linux::{exe, sys},
+    linux::sys::{self, Forked},
     model::{Bundle, ContainerId, Namespace, Pid},
 };
 
 /// More than any options that make sense.
 const STDIN_LIMIT: u64 = 10 << 20;
 
-/// Returns the answer for stdout.
-pub(super) fn start(
-    backend: &impl Backend,
-    flags: &Flags,
-    arguments: &[OsString],
-) -> Result<Vec<u8>> {
+/// What has become of this process.
+pub(super) enum Started {
+    /// The one that was started, with the answer for stdout.
+    Starter(Vec<u8>),
+    /// The one that serves from here on.
+    Shim(Legacy),
+}
+
+/// Starts a shim, if the group has none.
+pub(super) fn start(backend: &impl Backend, flags: &Flags) -> Result<Started> {
     let namespace = Namespace::parse(&flags.namespace)?;
     let id = ContainerId::parse(&flags.id)?;
     let bundle = bundle(flags)?;
@@ -50,10 +54,13 @@ pub(super) fn start(
     bundle.write("address", socket.address().as_bytes())?;
     if let Claim::Ours(listener) = socket.claim(&id)? {
         let made = cgroup(backend, &bootstrap)
-            .and_then(|cgroup| make_shim(&bundle, listener, &bootstrap, cgroup, arguments));
-        made.inspect_err(|_| drop(socket.remove()))?;
+            .and_then(|cgroup| make_shim(listener, &bootstrap, cgroup))
+            .inspect_err(|_| drop(socket.remove()))?;
+        if let Some(legacy) = made {
+            return Ok(Started::Shim(legacy));
+        }
     }
-    bootstrap.dialect.answer(&socket.address())
+    bootstrap.dialect.answer(&socket.address()).map(Started::Starter)
 }
 
 /// The cgroup that the runtime's options name for the shim.
@@ -89,30 +96,30 @@ fn read_stdin() -> Result<Vec<u8>> {
     Ok(sent)
 }
 
-/// Makes the serving process, and returns once it is ready or has said why not.
+/// Makes the serving process, and returns once it is ready or has said why not; returns in that
+/// process, too.
+///
+/// It is a fork and no new program: an exec would cost as much again as all else here.
 fn make_shim(
-    bundle: &Bundle,
     listener: OwnedFd,
     bootstrap: &Bootstrap,
     cgroup: Option<String>,
-    arguments: &[OsString],
-) -> Result<()> {
-    let executable = exe::sealed(bundle.path())?;
+) -> Result<Option<Legacy>> {
     let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
-    let mut arguments: Vec<OsString> = arguments.to_vec();
-    // Without its action the command line asks to serve.
-    arguments.pop();
-    let ours = ["TTRPC_ADDRESS", serve::CGROUP];
-    let mut environment: Vec<(OsString, OsString)> =
-        std::env::vars_os().filter(|(name, _)| !ours.iter().any(|ours| name == ours)).collect();
-    environment.push(("TTRPC_ADDRESS".into(), bootstrap.ttrpc_address.clone().into()));
-    if bootstrap.debug {
-        environment.push((serve::DEBUG.into(), "1".into()));
-    }
-    environment.extend(cgroup.map(|cgroup| (serve::CGROUP.into(), cgroup.into())));
-    let descriptors = [(listener.as_fd(), serve::LISTENER), (writer.as_fd(), serve::READY)];
-    let pid = sys::spawn_daemon(executable.as_fd(), &arguments, &environment, descriptors)
-        .context("make the serving process")?;
+    let pid = match sys::fork_daemon().context("make the serving process")? {
+        Forked::Parent(pid) => pid,
+        Forked::Child => {
+            return Ok(Some(Legacy {
+                listener,
+                ready: writer,
+                wishes: Wishes {
+                    ttrpc_address: bootstrap.ttrpc_address.clone(),
+                    debug: bootstrap.debug,
+                    cgroup,
+                },
+            }));
+        }
+    };
     drop(writer);
     if let Err(err) = raise_oom_score(pid) {
         log::debug!("{err:#}");
@@ -120,7 +127,7 @@ fn make_shim(
     let mut complaint = String::new();
     File::from(reader).read_to_string(&mut complaint).context("wait for the shim")?;
     match complaint.strip_prefix(serve::IS_READY) {
-        Some(_) => Ok(()),
+        Some(_) => Ok(None),
         None if complaint.is_empty() => Err(Error::other("the serving process died at once")),
         None => Err(Error::other(complaint)),
     }

@@ -25,12 +25,13 @@ use crate::error::{Context, Error, Result};
 const SELF: &str = "/proc/self/exe";
 const NAME: &CStr = c"shim";
 
-/// Opens our executable so that it can be executed and never written. `scratch` is a directory that
-/// somebody else removes, should this process be killed.
+/// Opens our executable so that it can be executed and never written: for what makes processes that
+/// enter containers. `scratch` is a directory that somebody else removes, should this process be
+/// killed.
 ///
 /// # Errors
 /// When neither way works.
-pub(crate) fn sealed(scratch: &Path) -> Result<OwnedFd> {
+pub fn sealed_executable(scratch: &Path) -> Result<OwnedFd> {
     match overlaid(scratch) {
         Ok(file) => Ok(file),
         Err(err) => {

@@ -1,7 +1,7 @@
 //! The kernel, as the framework uses it: children, fifos, terminals, mounts.
 
 pub(crate) mod cgroup;
-pub(crate) mod exe;
+mod exe;
 pub(crate) mod mount;
 mod reaper;
 mod recorded;
@@ -10,6 +10,7 @@ pub(crate) mod stdio;
 #[expect(unsafe_code, reason = "raw system calls, one safe function each")]
 pub(crate) mod sys;
 
+pub use exe::sealed_executable;
 pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};

@@ -1,12 +1,12 @@
 //! System calls that nix lacks or that need `unsafe`: one safe function each, no policy.
 
 use std::{
-    ffi::{CStr, CString, OsStr, OsString},
+    ffi::{CStr, CString, OsStr},
     fs::OpenOptions,
     io, mem,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStrExt,
     },
 };
 
@@ -222,85 +222,64 @@ fn nothing(answer: libc::c_long) -> io::Result<()> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes a descriptor that was handed over by number at exec, and keeps it from going further.
-pub(crate) fn inherited(fd: i32) -> io::Result<OwnedFd> {
-    // SAFETY: F_SETFD touches no memory, and fails on a descriptor that is not open.
-    nothing(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    // SAFETY: it is open, and by the contract with `start` nobody else in this process knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Which side of a fork we are on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Forked {
+    Parent(Pid),
+    Child,
 }
 
-/// Executes `exe` in a process of its own: in a session of its own, its standard streams on
-/// `/dev/null`, the given descriptors at the given numbers and no others.
+/// Forks a process that goes on by itself: in a session of its own, its standard streams on
+/// `/dev/null`, fork(2).
 ///
 /// For a process with one thread.
-pub(crate) fn spawn_daemon<const N: usize>(
-    exe: BorrowedFd<'_>,
-    arguments: &[OsString],
-    environment: &[(OsString, OsString)],
-    descriptors: [(BorrowedFd<'_>, i32); N],
-) -> io::Result<Pid> {
-    let arguments = c_strings(arguments.iter().cloned())?;
-    let environment = c_strings(environment.iter().map(|(name, value)| {
-        let mut pair = name.clone();
-        pair.push("=");
-        pair.push(value);
-        pair
-    }))?;
-    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+pub(crate) fn fork_daemon() -> io::Result<Forked> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     // SAFETY: this process has one thread, so the child's memory is in order.
     let pid = unsafe { libc::fork() };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // SAFETY: this is the child of a single-threaded process; the vectors are its own.
-            unsafe { become_daemon(exe.as_raw_fd(), &argv, &envp, null.as_raw_fd(), &descriptors) }
+            // SAFETY: takes nothing and touches no memory.
+            unsafe { libc::setsid() };
+            for standard in 0..3 {
+                // SAFETY: integers only; the standard streams are nobody's property.
+                unsafe { libc::dup2(null.as_raw_fd(), standard) };
+            }
+            Ok(Forked::Child)
         }
-        pid => Pid::new(pid).map_err(io::Error::other),
+        pid => Ok(Forked::Parent(Pid::new(pid).map_err(io::Error::other)?)),
     }
 }
 
-/// The child's side: system calls only, then the other program, or the end.
+/// Closes a descriptor that came from whoever executed this process.
+pub(crate) fn close_inherited(fd: i32) -> io::Result<()> {
+    // SAFETY: F_GETFD touches no memory, and fails on a descriptor that is not open.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return Ok(());
+    }
+    // SAFETY: it has survived an exec, and nothing here opens a descriptor that would: nobody in
+    // this process knows it.
+    nothing(unsafe { libc::close(fd) }.into())
+}
+
+/// Blanks the last word of the command line that `/proc/PID/cmdline` shows, if it is `word`. The
+/// bounds of the command line are those of proc_pid_stat(5).
 ///
-/// # Safety
-/// Only in a freshly forked child. `argv` and `envp` end with a null pointer and point to C strings.
-unsafe fn become_daemon(
-    exe: i32,
-    argv: &[*const libc::c_char],
-    envp: &[*const libc::c_char],
-    null: i32,
-    descriptors: &[(BorrowedFd<'_>, i32)],
-) -> ! {
-    // SAFETY: takes nothing and touches no memory.
-    unsafe { libc::setsid() };
-    // SAFETY: integers only; a bad descriptor is answered with an error.
-    let exe = unsafe { libc::fcntl(exe, libc::F_DUPFD_CLOEXEC, ASIDE) };
-    for (target, (source, _)) in (ASIDE..).map(|n| n * 2).zip(descriptors) {
-        // SAFETY: as above.
-        unsafe { libc::dup3(source.as_raw_fd(), target, libc::O_CLOEXEC) };
+/// For a process with one thread, which does not read its arguments again.
+pub(crate) fn blank_last_argument(bounds: std::ops::Range<usize>, word: &CStr) {
+    let bytes = word.to_bytes_with_nul();
+    let Some(start) = bounds.end.checked_sub(bytes.len()) else { return };
+    if start <= bounds.start {
+        return;
     }
-    for standard in 0..3 {
-        // SAFETY: as above.
-        unsafe { libc::dup2(null, standard) };
+    let last = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel has put the arguments there, on the stack's far end, readable and writable.
+    let shown = unsafe { std::slice::from_raw_parts_mut(last, bytes.len()) };
+    if shown == bytes {
+        shown.fill(0);
     }
-    for (source, (_, target)) in (ASIDE..).map(|n| n * 2).zip(descriptors) {
-        // SAFETY: as above.
-        unsafe { libc::dup2(source, *target) };
-    }
-    // SAFETY: integers only. Whatever else the parent had open goes no further.
-    unsafe { libc::syscall(libc::SYS_close_range, 5, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    let name = c"".as_ptr();
-    let (argv, envp) = (argv.as_ptr(), envp.as_ptr());
-    let flags = libc::AT_EMPTY_PATH;
-    // SAFETY: the vectors end with a null pointer, by this function's contract.
-    unsafe { libc::syscall(libc::SYS_execveat, exe, name, argv, envp, flags) };
-    // SAFETY: ends this process, running nothing of the parent's.
-    unsafe { libc::_exit(127) }
-}
-
-fn c_strings(strings: impl Iterator<Item = OsString>) -> io::Result<Vec<CString>> {
-    strings.map(|string| Ok(CString::new(string.into_vec())?)).collect()
 }
 
 /// The pointers of a C vector, which borrow from `strings` without the compiler's knowledge.

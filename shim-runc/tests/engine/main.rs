@@ -1,7 +1,7 @@
 //! The engine on a real kernel, as root: containers from a busybox, made and looked at.
 //!
-//! It has its own `main`: the stem has to be forked before the process has a second thread, and
-//! cargo's runner is all threads. Each test ends with a look for what it left on the host.
+//! It has its own `main`: the engine executes this program once more as its stem, and cargo's runner
+//! has threads, which no process that forks may have. Each test ends with a look for what it left on the host.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, with its own runner")]
 
@@ -27,6 +27,7 @@ pub(crate) struct Bench {
 }
 
 fn main() -> ExitCode {
+    let mut backend = NativeBackend::new();
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: the engine needs root");
         return ExitCode::SUCCESS;
@@ -35,10 +36,13 @@ fn main() -> ExitCode {
         reaper: Reaper::default(),
         namespace: Namespace::parse(&host::namespace()).expect("a namespace"),
     };
-    let mut backend = NativeBackend::new();
-    backend.open(host.clone()).expect("open the backend");
-    let bench = Bench { backend, host };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let entered = runtime.enter();
+    backend.open(host.clone()).expect("open the backend");
+    drop(entered);
+    // The stem comes with the first turn of the runtime, and belongs to no test.
+    runtime.block_on(tokio::task::yield_now());
+    let bench = Bench { backend, host };
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, case) in cases::all() {

@@ -2,21 +2,17 @@
 
 mod request;
 mod serve;
+mod spawn;
 
 use std::{
-    fs::{self, File},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockType, socketpair},
-    unistd::getpid,
-};
+use nix::errno::Errno;
 use shim_core::{
     Context, Error, Kind, Result,
-    linux::{Reaper, open_pid, signal_pidfd, watch},
+    linux::{Reaper, open_pid, signal_pidfd},
     model::{Pid, Signal},
 };
 use tokio::{
@@ -26,6 +22,8 @@ use tokio::{
 
 pub(crate) use request::Request;
 use request::{ANSWER, Answer, NUMBERS, Outcome};
+use spawn::Seed;
+pub(crate) use spawn::run_if_asked;
 
 use super::{
     step::Part,
@@ -40,18 +38,13 @@ pub(crate) struct Stem {
 }
 
 /// The way to the stem, for one request at a time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
-    socket: Socket,
+    seed: Seed,
+    /// None while there is no stem.
+    socket: Option<AsyncFd<OwnedFd>>,
     /// The number of the next request.
     next: u64,
-}
-
-/// The stem is forked before there is a runtime, so its socket is registered at its first use.
-#[derive(Debug)]
-enum Socket {
-    Fresh(Option<OwnedFd>),
-    Watched(AsyncFd<OwnedFd>),
 }
 
 /// A process that the stem has made: a child of the shim.
@@ -71,15 +64,22 @@ pub(crate) enum Refused {
 }
 
 impl Stem {
-    /// Forks the stem. The calling process has one thread.
+    /// Has a stem made as soon as the runtime has nothing more urgent to do: a shim is ready
+    /// without it.
     ///
     /// # Errors
-    /// When the host lacks processes or descriptors.
-    pub(crate) fn fork(reaper: Reaper) -> Result<Self> {
+    /// When the kernel is too old.
+    pub(crate) fn plant(reaper: Reaper) -> Result<Self> {
         check_kernel()?;
-        let socket = Socket::Fresh(Some(grow(&reaper)?));
-        let line = Line { socket, next: 0 };
-        Ok(Self { line: Arc::new(Mutex::new(line)), reaper })
+        let stem = Self { line: Arc::default(), reaper };
+        let planted = stem.clone();
+        tokio::spawn(async move {
+            // Whoever needs it tries again, and is told.
+            if let Err(err) = planted.line.lock().await.grown(&planted.reaper) {
+                log::warn!("{err:#}");
+            }
+        });
+        Ok(stem)
     }
 
     /// Has a process made that runs a plan, by a new stem if the old one has died. The caller holds
@@ -96,16 +96,17 @@ impl Stem {
         let number = line.next;
         line.next = (number + 1) % NUMBERS;
         let request = Request { number, ..request.clone() };
-        if let Err(errno) = ask(line.socket.watched()?, &request, files).await {
+        if let Err(errno) = ask(line.grown(&self.reaper)?, &request, files).await {
             if !is_gone(errno) {
                 return Err(errno.into());
             }
+            log::warn!("the stem has died: another one takes its place");
             // What was not asked in whole has not been done: another one may be asked. One that
             // dies later may have made a process that nobody knows, and the caller has to know.
-            line.socket = Socket::Fresh(Some(grow_again(&self.reaper)?));
-            ask(line.socket.watched()?, &request, files).await?;
+            line.socket = None;
+            ask(line.grown(&self.reaper)?, &request, files).await?;
         }
-        let heard = hear(line.socket.watched()?, number).await?;
+        let heard = hear(line.grown(&self.reaper)?, number).await?;
         let (Answer { between, outcome, .. }, pidfd) = heard;
         self.collect(between).map_err(Refused::Gone)?;
         match (outcome, pidfd) {
@@ -145,47 +146,6 @@ impl From<Error> for Refused {
     }
 }
 
-/// Forks a stem in the place of a dead one. Not in a process with threads, as one that exports
-/// traces has: a lock that another thread held at the fork would stay locked in the child.
-fn grow_again(reaper: &Reaper) -> Result<OwnedFd> {
-    if fs::read_dir("/proc/self/task").context("count the shim's threads")?.count() != 1 {
-        let err = Error::other("the stem is gone, and a process with threads can't fork another");
-        return Err(err.with_kind(Kind::Unavailable));
-    }
-    log::warn!("the stem has died: another one takes its place");
-    grow(reaper)
-}
-
-/// Forks a stem, and returns the way to it. The calling process has one thread.
-fn grow(reaper: &Reaper) -> Result<OwnedFd> {
-    let own = |kind: &str| File::open(format!("/proc/self/ns/{kind}")).map(OwnedFd::from);
-    let home = serve::Home {
-        pids: own("pid").context("open the shim's pid namespace")?,
-        // A kernel without time namespaces makes none either.
-        clock: own("time").ok(),
-    };
-    let kind = SockType::SeqPacket;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
-        .context("make the stem's socket")?;
-    nix::fcntl::fcntl(&ours, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
-        .context("make the stem's socket")?;
-    let shim = getpid().as_raw();
-    let hold = reaper.hold();
-    let pid = sys::fork_stem(|| {
-        if let Ok([socket, pids, clock]) = sys::keep_only([
-            Some(theirs.as_fd()),
-            Some(home.pids.as_fd()),
-            home.clock.as_ref().map(AsFd::as_fd),
-        ]) && let (Some(socket), Some(pids)) = (socket, pids)
-        {
-            serve::serve(&socket, &serve::Home { pids, clock }, shim);
-        }
-    })
-    .context("fork the stem")?;
-    hold.keep(Pid::new(pid)?);
-    Ok(ours)
-}
-
 /// Whether the other side of a socket is gone.
 fn is_gone(errno: Errno) -> bool {
     matches!(errno, Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
@@ -211,18 +171,14 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-impl Socket {
-    fn watched(&mut self) -> Result<&AsyncFd<OwnedFd>> {
-        if let Self::Fresh(fresh) = self {
-            let socket = fresh.take().ok_or_else(|| {
-                Error::new(Kind::Unavailable, "the stem's socket could not be watched")
-            })?;
-            *self = Self::Watched(watch(socket)?);
-        }
-        match self {
-            Self::Watched(socket) => Ok(socket),
-            Self::Fresh(_) => unreachable!("it was registered above"),
-        }
+impl Line {
+    /// The socket of a stem, which is made if there is none.
+    fn grown(&mut self, reaper: &Reaper) -> Result<&AsyncFd<OwnedFd>> {
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => self.seed.grow(reaper)?,
+        };
+        Ok(self.socket.insert(socket))
     }
 }
 

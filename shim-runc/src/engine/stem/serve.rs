@@ -2,7 +2,8 @@
 //! cloned. A fork costs what the forking process has mapped, and a child of a process with threads
 //! may find their locks taken; the stem has neither.
 //!
-//! It allocates nothing, keeps no file between two requests, and ends with the shim.
+//! It allocates nothing, keeps no file between two requests, and ends with the shim. Its standard
+//! streams are the shim's, `/dev/null`.
 
 use std::{
     ffi::CStr,
@@ -27,12 +28,20 @@ use crate::engine::{
     sys::{self, Cloned, FILES_PER_MESSAGE, Files},
 };
 
-/// What the stem has from the time before it was one.
-pub(super) struct Home {
-    /// Its own pid namespace, to come back to.
-    pub(super) pids: OwnedFd,
+/// Where the stem comes back to.
+struct Home {
+    /// Its own pid namespace.
+    pids: OwnedFd,
     /// Its own time namespace.
-    pub(super) clock: Option<OwnedFd>,
+    clock: Option<OwnedFd>,
+}
+
+impl Home {
+    fn open() -> sys::Result<Self> {
+        let own = |kind: &CStr| open(kind, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+        // A kernel without time namespaces makes none either.
+        Ok(Self { pids: own(c"/proc/self/ns/pid")?, clock: own(c"/proc/self/ns/time").ok() })
+    }
 }
 
 struct Refusal {
@@ -46,42 +55,33 @@ fn at(part: Part) -> impl FnOnce(Errno) -> Refusal {
     move |errno| Refusal { part, errno }
 }
 
-/// Serves requests until the shim is gone. The caller is a fresh fork.
-pub(super) fn serve(socket: &OwnedFd, home: &Home, shim: i32) {
-    if settle(shim).is_err() {
-        return;
-    }
+/// Serves requests until the shim is gone. The caller has just been executed.
+pub(super) fn serve(socket: &OwnedFd) {
+    let Ok(home) = settle() else { return };
     let mut files = Files::new();
     let mut bytes = [0; LENGTH];
     loop {
         files.clear();
         // A shim that is gone, or says what makes no sense, needs no stem.
-        if attend(socket.as_fd(), home, &mut bytes, &mut files).is_err() {
+        if attend(socket.as_fd(), &home, &mut bytes, &mut files).is_err() {
             return;
         }
     }
 }
 
-/// Makes an ordinary fork into the stem.
-fn settle(shim: i32) -> sys::Result<()> {
+/// Makes an ordinary process into the stem.
+fn settle() -> sys::Result<Home> {
     // Its children enter containers while it is still the shim's program in memory: no process
     // of a container may look into them, or open what they have open.
     prctl::set_dumpable(false)?;
     prctl::set_name(c"shim-stem")?;
+    // A shim that has died before this is noticed by its end of the socket.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    if sys::parent_pid() != shim {
-        // The shim died before it would have been told to us.
-        return Err(Errno::ESRCH);
-    }
     sys::reset_signals();
-    // The streams' numbers are taken, so that no file of a request gets one of them.
-    for _ in 0..3 {
-        let null = open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-        std::mem::forget(null);
-    }
     // Modes of directories and devices are the plan's.
     umask(Mode::empty());
-    chdir(c"/")
+    chdir(c"/")?;
+    Home::open()
 }
 
 /// Serves one request.

@@ -84,19 +84,6 @@ pub(crate) fn clone_own_child() -> Result<Cloned> {
     sides(pid, pidfd)
 }
 
-/// Forks the calling process, runs `stem` in the child and never returns there; fork(2).
-///
-/// Returns the child's pid. Only for a process with one thread.
-pub(crate) fn fork_stem(stem: impl FnOnce()) -> Result<i32> {
-    // SAFETY: the caller's process has one thread, so the child finds every lock free.
-    let pid = unsafe { libc::fork() };
-    if Errno::result(pid)? == 0 {
-        stem();
-        exit(0);
-    }
-    Ok(pid)
-}
-
 /// Ends the process without running anything on the way out, _exit(2).
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: _exit takes an integer and has no precondition.

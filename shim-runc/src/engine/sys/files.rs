@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use nix::errno::Errno;
@@ -74,34 +74,14 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<()> {
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
 }
 
-/// Closes every descriptor but a few, which are returned in order; in a fresh fork, whose copies of
-/// the others nobody else will use.
-pub(crate) fn keep_only<const N: usize>(
-    kept: [Option<BorrowedFd<'_>>; N],
-) -> Result<[Option<OwnedFd>; N]> {
-    let mut lifted = [const { None }; N];
-    for (place, fd) in lifted.iter_mut().zip(kept) {
-        if let Some(fd) = fd {
-            // SAFETY: F_DUPFD_CLOEXEC takes an integer.
-            let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
-            // SAFETY: the kernel has just made it for us.
-            *place = Some(unsafe { owned(libc::c_long::from(copy)) }?);
-        }
-    }
-    let mut from = 0;
-    let mut numbers = lifted.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd));
-    numbers.sort_unstable();
-    for number in numbers.into_iter().flatten() {
-        let number = number.unsigned_abs();
-        if number > from {
-            // SAFETY: the caller uses none of these descriptors any more.
-            done(unsafe { libc::syscall(libc::SYS_close_range, from, number - 1, 0) })?;
-        }
-        from = number + 1;
-    }
-    // SAFETY: as above.
-    done(unsafe { libc::syscall(libc::SYS_close_range, from, u32::MAX, 0) })?;
-    Ok(lifted)
+/// Takes the one descriptor that was handed over by number at exec, and closes all above it.
+pub(crate) fn inherited_alone(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_SETFD takes an integer, and fails on a descriptor that is not open.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: this process has opened none of its own yet.
+    done(unsafe { libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0) })?;
+    // SAFETY: it is open, and whoever executed this process left it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Closes a descriptor whose owner will never drop it: the process runs another program or ends.
@@ -121,10 +101,15 @@ pub(crate) fn place(fd: BorrowedFd<'_>, at: RawFd) -> Result<()> {
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), at) }).map(drop)
 }
 
-/// Copies a descriptor to the lowest number from 3 on, close-on-exec.
+/// Copies a descriptor to the lowest free number behind the standard streams, close-on-exec.
 pub(crate) fn lift(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    lift_to(fd, 3)
+}
+
+/// Copies a descriptor to the lowest free number from `from` on, close-on-exec.
+pub(crate) fn lift_to(fd: BorrowedFd<'_>, from: RawFd) -> Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an integer.
-    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from) };
     // SAFETY: the kernel has just made it for us.
     unsafe { owned(libc::c_long::from(copy)) }
 }

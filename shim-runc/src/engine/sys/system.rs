@@ -105,12 +105,6 @@ pub(crate) fn reset_signals() {
     };
 }
 
-/// The pid of this process's parent, as its own pid namespace numbers it.
-pub(crate) fn parent_pid() -> i32 {
-    // SAFETY: getppid takes nothing and can't fail.
-    unsafe { libc::getppid() }
-}
-
 /// The id of this process, from the kernel: the C library's copy is of before the clone.
 pub(crate) fn own_pid() -> i32 {
     // SAFETY: getpid takes nothing and can't fail.

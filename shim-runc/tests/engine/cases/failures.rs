@@ -96,7 +96,7 @@ cases! {
     }
 
     async fn a_stem_without_descriptors_says_so_and_goes_on(bench: &Bench) {
-        let (bench, stem) = another(bench);
+        let (bench, stem) = another(bench).await;
         let limit = |soft: u64| {
             let (pid, limit) = (stem.to_string(), format!("--nofile={soft}:"));
             let done = std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status();
@@ -119,7 +119,7 @@ cases! {
     }
 
     async fn another_takes_the_place_of_a_stem_that_is_gone(bench: &Bench) {
-        let (bench, mut stem) = another(bench);
+        let (bench, mut stem) = another(bench).await;
         for _ in 0..2 {
             assert_eq!(Made::script("echo hello").output(&bench).await, "hello\n");
             let before = children();
@@ -136,11 +136,17 @@ cases! {
 }
 
 /// A backend with a stem of its own: the others still need theirs.
-fn another(bench: &Bench) -> (Bench, i32) {
+async fn another(bench: &Bench) -> (Bench, i32) {
     let mut backend = shim_runc::NativeBackend::new();
     let before = children();
     shim_core::Backend::open(&mut backend, bench.host.clone()).unwrap();
-    let stem = *children().iter().find(|child| !before.contains(child)).unwrap();
+    // It is made as soon as the runtime has nothing else to do.
+    let stem = loop {
+        match children().iter().find(|child| !before.contains(child)) {
+            Some(stem) => break *stem,
+            None => tokio::task::yield_now().await,
+        }
+    };
     (Bench { backend, host: bench.host.clone() }, stem)
 }
 
