@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{sh, tidy};
+use crate::{build, sh, tidy};
 
 /// Runs all checks and stops at the first that fails.
 pub(crate) fn ci() -> Result<ExitCode> {
@@ -31,14 +31,8 @@ pub(crate) fn ci() -> Result<ExitCode> {
     })?;
     // What users run is what is tested; its size is a budget of its own.
     step("build", || {
-        sh::run(sh::cargo().args([
-            "build",
-            "--release",
-            "--package",
-            "shim-runc",
-            "--package",
-            "shimctl",
-        ]))
+        build::shim()?;
+        build::shimctl()
     })?;
     step("test", || sh::run(sh::cargo().args(["test", "--workspace"])))?;
     Ok(ExitCode::SUCCESS)

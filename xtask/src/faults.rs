@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::sh;
+use crate::{build, sh};
 
 /// Enough for a blow at each tenth of a step, and for ten depths of each want.
 const ROUNDS: &str = "12";
@@ -13,7 +13,7 @@ const ROUNDS: &str = "12";
 ///
 /// Further arguments name cells; the page has the others as not run.
 pub(crate) fn faults(arguments: &[&str]) -> Result<ExitCode> {
-    sh::run(sh::cargo().args(["build", "--release", "--package", "shim-runc"]))?;
+    build::shim()?;
     let docs = sh::root().join("docs");
     std::fs::create_dir_all(&docs)?;
     let mut test = sh::cargo();

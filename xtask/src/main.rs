@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
 
 mod bench;
+mod build;
 mod ci;
 mod conform;
 mod faults;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 Usage: cargo xtask CHORE
 
+  build        the shim and shimctl as users run them: optimised, the shim static
   run ARGS..   build, then run a container with no containerd: `shimctl run ARGS..`
   ci           all checks: format, lints, tidy, docs, tests
   tidy         the rules of this repository that no compiler checks
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments.as_slice() {
+        ["build"] => build::build(),
         ["run", rest @ ..] => run::run(rest),
         ["ci"] => ci::ci(),
         ["tidy"] => tidy::tidy(),

@@ -4,18 +4,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::sh;
+use crate::{build, sh};
 
 /// Builds `shimctl` and the native shim, and runs a container with them.
 pub(crate) fn run(arguments: &[&str]) -> Result<ExitCode> {
-    sh::run(sh::cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "shimctl",
-        "--package",
-        "shim-runc",
-    ]))?;
+    build::shim()?;
+    build::shimctl()?;
     // It looks for the shim beside itself.
     let shimctl = sh::target().join("release/shimctl");
     let status = sh::status(Command::new(shimctl).arg("run").args(arguments))?;

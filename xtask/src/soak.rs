@@ -4,13 +4,13 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::sh;
+use crate::{build, sh};
 
 /// Builds the shim and the soak as users would run them, and writes `docs/soak.md`.
 ///
 /// Further arguments go to the soak: `--cycles 100000`, `--at-once 16`.
 pub(crate) fn soak(arguments: &[&str]) -> Result<ExitCode> {
-    sh::run(sh::cargo().args(["build", "--release", "--package", "shim-runc"]))?;
+    build::shim()?;
     sh::run(sh::cargo().args(["build", "--package", "integration", "--bin", "soak"]))?;
     let docs = sh::root().join("docs");
     std::fs::create_dir_all(&docs)?;

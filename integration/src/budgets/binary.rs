@@ -33,7 +33,7 @@ impl Judged {
         say(&format!("judging {}", path.display()));
         if !is_release {
             say("NOTE: that is a DEBUG build, as there is no release build beside it: size, \
-                 memory and system calls are skipped; `cargo build --release -p shim-runc` makes what users run");
+                 memory and system calls are skipped; `cargo xtask build` makes what users run");
         } else if let Some(newer) = newer_source(&path) {
             say(&format!("NOTE: {} is newer: that build is OLD", newer.display()));
         }

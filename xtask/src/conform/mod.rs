@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::sh;
+use crate::{build, sh};
 
 /// The shim of the Rust registry: the package, and its binary.
 const RUST_SHIM: [&str; 3] = ["containerd-runc-shim", "0.2.0", "containerd-shim-runc-v2-rs"];
@@ -44,8 +44,8 @@ struct Judged {
 
 /// Judges all shims and writes `docs/conformance.md`.
 pub(crate) fn conform() -> Result<ExitCode> {
-    let build = ["build", "--release", "--package", "shimctl", "--package", "shim-runc"];
-    sh::run(sh::cargo().args(build))?;
+    build::shim()?;
+    build::shimctl()?;
     let verdicts = read_verdicts()?;
     let mut judged = Vec::new();
     for subject in subjects()? {

@@ -1,0 +1,34 @@
+//! `cargo xtask build`: the programs as users run them.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::sh;
+
+/// A shim is executed for each container: half of the time until it answered went into finding and
+/// relocating shared libraries. A static program at a fixed address has none of that, and no page
+/// that relocation has written to. cargo can only be asked for it program by program, since its own
+/// plugins, the procedural macros, have to stay shared libraries.
+const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "relocation-model=static"];
+
+/// Builds everything that users run, into `release` of cargo's target folder.
+pub(crate) fn build() -> Result<ExitCode> {
+    shim()?;
+    shimctl()?;
+    let release = sh::target().join("release");
+    println!("{}", release.join("containerd-shim-native-v2").display());
+    println!("{}", release.join("shimctl").display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the native shim.
+pub(crate) fn shim() -> Result<()> {
+    let program = ["--package", "shim-runc", "--bin", "containerd-shim-native-v2"];
+    sh::run(sh::cargo().args(["rustc", "--release"]).args(program).arg("--").args(STATIC))
+}
+
+/// Builds the command line tool.
+pub(crate) fn shimctl() -> Result<()> {
+    sh::run(sh::cargo().args(["build", "--release", "--package", "shimctl"]))
+}
