@@ -24,6 +24,7 @@ use self::flags::{Action, Flags};
 use crate::{
     backend::Backend,
     error::{Context, Result},
+    linux::mount,
 };
 
 /// Runs a shim around a backend: the whole of a shim's `main`.
@@ -49,7 +50,7 @@ fn act(backend: impl Backend) -> Result<Vec<u8>> {
     let flags = Flags::parse(&arguments)?;
     match flags.action {
         Action::Version => Ok(version(&backend)),
-        Action::About => bootstrap::runtime_info(&backend.about()),
+        Action::About => bootstrap::runtime_info(&backend.about(), mount::taken()),
         Action::Start => start::start(&backend, &flags, &arguments),
         Action::Delete => delete::delete(&backend, &flags),
         Action::Serve => serve::serve(backend, &flags).map(|()| Vec::new()),
