@@ -2,7 +2,12 @@
 
 mod apart;
 
-use std::{path::PathBuf, process::Command, thread};
+use std::{
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -204,9 +209,13 @@ fn devices_over(image: &str) -> usize {
 
 /// The kernel frees a device a moment after its last user.
 fn gone(image: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while devices_over(image) > 0 {
-        assert!(std::time::Instant::now() < deadline, "the device of {image} stays");
+    until(&format!("the end of the device of {image}"), || devices_over(image) == 0);
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
         thread::yield_now();
     }
 }

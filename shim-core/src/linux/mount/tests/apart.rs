@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
+
 use super::*;
 
 /// An erofs image with one file of that name and content; more arguments are for mkfs.erofs.
@@ -192,6 +194,32 @@ fn what_fails_in_between_undoes_what_came_before() {
         let err = stage.mount(&[first.clone(), mounted("format/bind", "/", "", &[option])]);
         assert!(format!("{:#}", err.unwrap_err()).contains("is not for a shim"));
         check_nothing_left(stage);
+    });
+}
+
+#[test]
+fn what_is_half_made_is_undone_by_somebody_else() {
+    stage(|stage| {
+        // Opening it hangs until somebody writes there.
+        let fifo = stage.path("fifo");
+        mkfifo(fifo.as_str(), Mode::S_IRWXU).unwrap();
+        let list = [
+            tmpfs(""),
+            mounted("ext4", &fifo, "", &["ro", "loop"]),
+            overlay_on_first("lowerdir={{ mount 1 }}"),
+        ];
+        thread::scope(|scope| {
+            // In the mount namespace of the thread that makes it.
+            let made = scope.spawn(|| stage.mount(&list));
+            until("the place of the second mount", || stage.rootfs.join("1").exists());
+            assert_eq!(places(&stage.mounts()), ["", "/0"]);
+            // As `delete` does after a shim's death.
+            unmount_all(&stage.rootfs).unwrap();
+            check_nothing_left(stage);
+            drop(File::options().write(true).open(&fifo).unwrap());
+            made.join().unwrap().unwrap_err();
+        });
+        assert_eq!(stage.mounts(), []);
     });
 }
 
