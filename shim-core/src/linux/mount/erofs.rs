@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::{errno::Errno, mount::mount};
 
 use super::{
+    explain,
     image::{Access, Caching, LoopDevice},
     options::Options,
     overlay::LONGEST,
@@ -29,7 +30,7 @@ pub(super) fn attach(source: &str, options: &Options, target: &Path) -> Result<(
         let data = Some(options.data.as_str());
         match mount(Some(source), target, Some(KIND), options.flags, data) {
             Err(Errno::ENOTBLK) => {}
-            done => return done.map_err(Error::from),
+            done => return done.map_err(explain),
         }
     }
     by_loop_devices(source, options, target).context("by way of loop devices")

@@ -40,6 +40,9 @@ use crate::{
 /// How many mounts may be made for others; containerd remembers no more, either.
 const MOST_APART: usize = 255;
 
+/// What [`taken`] says.
+const TAKEN: &str = "erofs,loop,format/*,mkdir/*";
+
 /// The mounts that containerd may leave to us, as types with commas between. All or none: once it
 /// makes one of a list by itself, the numbers in the placeholders of the rest are off.
 ///
@@ -47,7 +50,7 @@ const MOST_APART: usize = 255;
 pub(crate) fn taken() -> Option<&'static str> {
     // By this file containerd itself decides whether it can.
     let is_guarded = Path::new("/sys/module/dm_verity").exists();
-    (!is_guarded).then_some("erofs,loop,format/*,mkdir/*")
+    (!is_guarded).then_some(TAKEN)
 }
 
 /// Mounts onto a bundle's root filesystem, in order. On error whatever was mounted is unmounted
@@ -215,7 +218,8 @@ fn attach(each: &Mount, options: &Options, target: &mut Target) -> Result<()> {
             // Held until something is mounted from it.
             let device = device(each, options)?;
             let source = device.as_ref().map_or(Path::new(&each.source), |device| &device.path);
-            mount(Some(source), &place, kind, flags, Some(options.data.as_str()))?;
+            let data = Some(options.data.as_str());
+            mount(Some(source), &place, kind, flags, data).map_err(explain)?;
         }
     }
     target.again()?;
@@ -240,6 +244,12 @@ fn device(each: &Mount, options: &Options) -> Result<Option<LoopDevice>> {
 fn access(options: &Options) -> Access {
     let is_readonly = options.flags.contains(MsFlags::MS_RDONLY);
     if is_readonly { Access::ReadOnly } else { Access::ReadWrite }
+}
+
+/// Says what the kernel means where its own words are about devices.
+fn explain(errno: Errno) -> Error {
+    let err = Error::from(errno);
+    if errno == Errno::ENODEV { err.context("the kernel has no such filesystem") } else { err }
 }
 
 fn remount_bind(target: &Path, flags: MsFlags) -> Result<()> {

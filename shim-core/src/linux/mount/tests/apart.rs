@@ -153,6 +153,30 @@ fn more_devices_than_a_page_names_go_by_way_of_loop_devices() {
 }
 
 #[test]
+fn more_layers_than_a_page_names_are_named_in_short() {
+    stage(|stage| {
+        let mut list = vec![tmpfs(""); 201];
+        list.push(overlay_on_first("lowerdir={{ overlay 1 200 }}"));
+        stage.mount(&list).unwrap();
+        fs::write(stage.rootfs.join("new"), "").unwrap();
+        unmount_all(&stage.rootfs).unwrap();
+        check_nothing_left(stage);
+        let err = stage.mount(&vec![mounted("format/bind", "/", "", &[]); 257]).unwrap_err();
+        assert!(err.to_string().contains("over 255"), "{err}");
+    });
+}
+
+#[test]
+fn all_that_is_announced_is_known() {
+    for each in TAKEN.split(',') {
+        let kind = each.replace('*', "bind");
+        let (prefixes, kind) = prefix::split(&kind).unwrap();
+        let is_known = prefixes.len() == 1 || [erofs::KIND, prefix::DEVICE].contains(&kind);
+        assert!(is_known, "{each}");
+    }
+}
+
+#[test]
 fn a_device_is_there_for_the_next_mount() {
     stage(|stage| {
         let Some(image) = stage.ext4("image") else { return };
@@ -182,7 +206,7 @@ fn what_fails_in_between_undoes_what_came_before() {
             (mounted("mkdir/bind", "/", "", &["X-containerd.mkdir.path=/x/y"]), "make /x/y: it is"),
             (mounted("mkdir/bind", "/", "", &["X-containerd.mkdir.mode=1"]), "it is unknown"),
             (mounted("mkfs/ext4", &image, "", &[]), "\"mkfs\" asks for is not for a shim"),
-            (mounted("format/nosuchfs", "x", "", &[]), "mount nosuchfs x on "),
+            (mounted("format/nosuchfs", "x", "", &[]), "no such filesystem: ENODEV"),
         ] {
             let err = format!("{:#}", stage.mount(&[first.clone(), last]).unwrap_err());
             assert!(err.contains(expected), "{err}");
