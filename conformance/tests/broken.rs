@@ -26,6 +26,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("output-lost", "stdio.gigabyte_out"),
     ("no-resize", "terminal.resize_before_start"),
     ("one-mount", "rootfs.several_mounts"),
+    ("one-mount", "rootfs.placeholders_are_filled"),
     ("opaque-stats", "stats.type_of_the_host"),
     ("no-update", "update.memory"),
     ("no-pause", "pause.stands_still"),
@@ -106,7 +107,7 @@ async fn judge(folder: &Path, fault: &str, filter: Vec<String>) -> Result<Report
         options: None,
     };
     let folder = place.join("suite");
-    Suite { subject, generation: Generation::V2_0, filter, folder }.run(&mut |_| ()).await
+    Suite { subject, generation: Generation::V2_2, filter, folder }.run(&mut |_| ()).await
 }
 
 /// The sound shim, built.

@@ -10,6 +10,7 @@ use shim_protos::types::RuntimeInfo;
 use shim_protos::{Any, runc};
 
 use crate::case::group;
+use crate::expect::skip;
 use crate::lab::Lab;
 
 group! { "info":
@@ -20,6 +21,7 @@ group! { "info":
     Must names_the_runtime: "RuntimeInfo MUST have a name.", since(Generation::V2_0);
     Should names_the_version: "RuntimeInfo SHOULD have a version.", since(Generation::V2_0);
     Should features_are_json: "RuntimeInfo SHOULD have the runtime's features, as the OCI's JSON.", since(Generation::V2_0);
+    Must mounts_are_named_exactly: "The mounts that a shim takes MUST be types with commas between: containerd trims nothing.", since(Generation::V2_2);
     Should is_fast: "`-info` SHOULD be done within a second: it precedes the first container.", since(Generation::V2_2);
     Should version_is_printed: "`-v` SHOULD print a version and succeed.";
 }
@@ -105,6 +107,23 @@ async fn features_are_json(lab: &Lab) -> Result<()> {
     let told: Value = serde_json::from_slice(&features.value).context("features are no JSON")?;
     for key in ["ociVersionMin", "ociVersionMax"] {
         ensure!(told[key].is_string(), "features have no {key}: {told}");
+    }
+    Ok(())
+}
+
+/// The mounts that the shim wants to make itself.
+pub(super) async fn taken_mounts(lab: &Lab) -> Result<Vec<String>> {
+    let (info, _) = info(lab, Some(own_options(lab)?)).await?;
+    match info.annotations.get("containerd.io/runtime-allow-mounts") {
+        Some(types) => Ok(types.split(',').map(str::to_owned).collect()),
+        None => skip("the shim leaves all mounts to containerd"),
+    }
+}
+
+async fn mounts_are_named_exactly(lab: &Lab) -> Result<()> {
+    for each in taken_mounts(lab).await? {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/*._-".contains(c);
+        ensure!(!each.is_empty() && each.chars().all(plain), "no type of a mount: {each:?}");
     }
     Ok(())
 }

@@ -136,11 +136,15 @@ impl Dialect {
     }
 }
 
-/// The answer to `-info`.
+/// The annotation that keeps containerd, from 2.2 on, from making these mounts itself
+/// (docs/mounts.md there).
+const ALLOW_MOUNTS: &str = "containerd.io/runtime-allow-mounts";
+
+/// The answer to `-info`. `mounts` are the types that are taken as they are, with commas between.
 ///
 /// # Errors
 /// None that a backend can cause.
-pub(super) fn runtime_info(about: &About) -> Result<Vec<u8>> {
+pub(super) fn runtime_info(about: &About, mounts: Option<&str>) -> Result<Vec<u8>> {
     let features = about.features.as_ref().map(|features| Any {
         type_url: "types.containerd.io/opencontainers/runtime-spec/1/features/Features".to_owned(),
         value: features.clone().into_bytes(),
@@ -153,6 +157,10 @@ pub(super) fn runtime_info(about: &About) -> Result<Vec<u8>> {
             ..Default::default()
         }),
         features: features.into(),
+        annotations: mounts
+            .map(|mounts| (ALLOW_MOUNTS.into(), mounts.into()))
+            .into_iter()
+            .collect(),
         ..Default::default()
     })
 }
@@ -240,6 +248,18 @@ mod tests {
     fn garbage_is_not_params() {
         let told = Bootstrap::parse(&[0xff; 100], &flags("t1"), env(Some("2")));
         assert_eq!(told.dialect, Dialect::Json);
+    }
+
+    #[test]
+    fn the_mounts_that_are_taken_are_announced() {
+        let about = About { name: "x", version: "1", features: None };
+        let annotations = |mounts| {
+            let info = runtime_info(&about, mounts).unwrap();
+            RuntimeInfo::parse_from_bytes(&info).unwrap().annotations
+        };
+        let told = annotations(Some("erofs,format/*"));
+        assert_eq!(told["containerd.io/runtime-allow-mounts"], "erofs,format/*");
+        assert!(annotations(None).is_empty());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use self::{
 use crate::{
     backend::Backend,
     error::{Context, Error, Result},
+    linux::mount,
 };
 
 /// Runs a shim around a backend: the whole of a shim's `main`.
@@ -52,7 +53,7 @@ fn act(backend: impl Backend) -> Result<Vec<u8>> {
     let flags = Flags::parse(&arguments)?;
     match flags.action {
         Action::Version => Ok(version(&backend)),
-        Action::About => bootstrap::runtime_info(&backend.about()),
+        Action::About => bootstrap::runtime_info(&backend.about(), mount::taken()),
         Action::Start => match start::start(&backend, &flags)? {
             Started::Starter(answer) => Ok(answer),
             Started::Shim(legacy) => serve::serve(backend, &flags, legacy).map(|()| Vec::new()),

@@ -84,7 +84,7 @@ impl<B: Backend> Shim<B> {
     async fn make(&self, request: CreateTask) -> Result<Made<B::Container>> {
         let CreateTask { id, bundle, rootfs, stdio, options, checkpoint } = request;
         let (relay, streams) = Relay::open(&stdio, &id, &self.loggers).await?;
-        mount::mount_all(&rootfs, &bundle.rootfs())?;
+        mount::mount_all(&rootfs, &bundle)?;
         let create = Create {
             id: id.clone(),
             bundle: bundle.clone(),

@@ -1,6 +1,13 @@
 //! Mounts by a thread in a mount namespace of its own: what it leaves goes with it.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command, thread};
+mod apart;
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -28,8 +35,21 @@ impl Stage {
         table.lines().filter_map(of_line).collect()
     }
 
+    /// An empty ext4 image. Without the means for one the test is skipped.
+    fn ext4(&self, name: &str) -> Option<String> {
+        let image = self.path(name);
+        File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard", &image]).output();
+        let is_made = made.is_ok_and(|made| made.status.success());
+        if !is_made || !Path::new("/dev/loop-control").exists() {
+            println!("skipped: no mkfs.ext4 or no loop devices");
+            return None;
+        }
+        Some(image)
+    }
+
     fn mount(&self, mounts: &[Mount]) -> Result<()> {
-        mount_all(mounts, &self.rootfs)
+        mount_all(mounts, &Bundle::new(self.dir.path()).unwrap())
     }
 }
 
@@ -158,14 +178,7 @@ fn an_overlay_of_many_layers_is_mounted_for_all_its_options() {
 #[test]
 fn an_image_is_mounted_and_its_device_goes_with_it() {
     stage(|stage| {
-        let image = stage.path("image");
-        fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard", &image]).output();
-        if !made.is_ok_and(|made| made.status.success()) || !Path::new("/dev/loop-control").exists()
-        {
-            println!("skipped: no mkfs.ext4 or no loop devices");
-            return;
-        }
+        let Some(image) = stage.ext4("image") else { return };
         stage.mount(&[mounted("ext4", &image, "", &["loop"])]).unwrap();
         fs::write(stage.rootfs.join("file"), "kept").unwrap();
         assert_eq!(devices_over(&image), 1);
@@ -196,9 +209,13 @@ fn devices_over(image: &str) -> usize {
 
 /// The kernel frees a device a moment after its last user.
 fn gone(image: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while devices_over(image) > 0 {
-        assert!(std::time::Instant::now() < deadline, "the device of {image} stays");
+    until(&format!("the end of the device of {image}"), || devices_over(image) == 0);
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} does not come");
         thread::yield_now();
     }
 }

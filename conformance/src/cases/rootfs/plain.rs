@@ -1,4 +1,4 @@
-//! The root filesystem: mounts that come with Create, and go with Delete.
+//! Mounts as every containerd sends them: each is one call of the kernel's.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -59,7 +59,7 @@ fn with_programs(spec: SpecBuilder) -> SpecBuilder {
     })
 }
 
-fn mount(kind: &str, source: &str, target: &str, options: &[&str]) -> Mount {
+pub(super) fn mount(kind: &str, source: &str, target: &str, options: &[&str]) -> Mount {
     Mount {
         type_: kind.to_owned(),
         source: source.to_owned(),
@@ -70,12 +70,12 @@ fn mount(kind: &str, source: &str, target: &str, options: &[&str]) -> Mount {
 }
 
 /// A shim for a container that executes this script in a root with the host's programs.
-async fn prepared(lab: &Lab, script: &str) -> Result<Rc<Guest>> {
+pub(super) async fn prepared(lab: &Lab, script: &str) -> Result<Rc<Guest>> {
     lab.prepare(Ask::sh(script).spec_with(with_programs).io(Io::Pipes)).await
 }
 
 /// Create with these mounts, and the rest of a life that ends with that code.
-async fn live(guest: &Guest, rootfs: Vec<Mount>, expected: u32) -> Result<()> {
+pub(super) async fn live(guest: &Guest, rootfs: Vec<Mount>, expected: u32) -> Result<()> {
     guest.create_with(|request| request.rootfs = rootfs).await?;
     guest.start("").await?;
     let status = guest.wait("").await?.exit_status;
@@ -85,12 +85,12 @@ async fn live(guest: &Guest, rootfs: Vec<Mount>, expected: u32) -> Result<()> {
     Ok(())
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().context("a path in UTF-8")
 }
 
 /// A root in the lab's folder, with a file in it.
-fn own_root(lab: &Lab) -> Result<PathBuf> {
+pub(super) fn own_root(lab: &Lab) -> Result<PathBuf> {
     let folder = lab.folder.join("own-root");
     skeleton(&folder)?;
     fs::write(folder.join("mark"), "here")?;
@@ -200,7 +200,7 @@ async fn target_stays_below(lab: &Lab) -> Result<()> {
 }
 
 /// Create with these mounts has to be refused, and nothing to stay.
-async fn expect_refusal(guest: &Guest, rootfs: Vec<Mount>) -> Result<()> {
+pub(super) async fn expect_refusal(guest: &Guest, rootfs: Vec<Mount>) -> Result<()> {
     refused(guest.create_with(|request| request.rootfs = rootfs).await)?;
     let mounts = guest.mounts()?;
     ensure!(mounts.is_empty(), "the refused Create leaves mounts: {mounts:?}");
