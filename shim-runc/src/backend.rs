@@ -26,7 +26,7 @@ use crate::{
     },
     features,
     options::Options,
-    record::{self, Init, Record},
+    record::{self, Record},
     spec,
 };
 
@@ -75,6 +75,8 @@ impl Backend for NativeBackend {
 
     fn open(&mut self, host: Host) -> Result<()> {
         let stem = Stem::plant(host.reaper.clone())?;
+        // Found now, while containerd reads the answer of `start`, and kept.
+        tokio::spawn(async { Cgroup::prepare() });
         let launcher = Launcher::new(stem, host.reaper.clone());
         self.ready = Some(Ready { launcher, host });
         Ok(())
@@ -88,9 +90,7 @@ impl Backend for NativeBackend {
             return Err(Error::new(Kind::Unavailable, "the backend is not open"));
         };
         let draft = Draft::of(self, ready, &request)?;
-        let record =
-            Record { cgroup: draft.cgroup.path().as_str().to_owned(), ..Record::default() };
-        record.write(&request.bundle)?;
+        let record = Record::begin(&request.bundle, draft.cgroup.path())?;
         let cgroup = draft.cgroup.clone();
         match draft.make(ready, &request, record).await {
             Ok(created) => Ok(created),
@@ -167,15 +167,16 @@ impl Draft {
     ) -> Result<Created<NativeContainer>> {
         let resources = spec::resources(&self.spec)?;
         self.cgroup.create(resources.as_ref()).context("create the cgroup")?;
-        record.is_made = true;
-        record.write(&request.bundle)?;
+        record.made()?;
         let joins = self.cgroup.joins().context("open the cgroup")?;
         enter(&mut self.plan, &joins)?;
         let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
         let owner = Owner::of(&self.options, self.namespaces.outside(&self.spec, uid));
         let streams = streams(&request.streams, owner)?;
         let given = Given { streams, joins: Some(&joins), ..Given::default() };
-        let launched = ready.launcher.launch(&self.plan, &given, self.hooked.as_ref()).await;
+        let (plan, hooked) = (&self.plan, self.hooked.as_ref());
+        let born = |pid| record.born(pid);
+        let launched = ready.launcher.launch_and(plan, &given, hooked, born).await;
         let launched = match launched {
             Ok(launched) => launched,
             Err(err) => {
@@ -188,12 +189,6 @@ impl Draft {
             }
         };
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
-        record.init = Init::of(pid).ok();
-        if let Err(err) = record.write(&request.bundle) {
-            drop(gate);
-            exit.await;
-            return Err(err);
-        }
         let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: ready.launcher.clone(),

@@ -1,11 +1,13 @@
 //! What a bundle records of its container, for those who come after a shim that died.
 //!
-//! It is written before the first side effect, so that whatever was made can be found again, once
-//! more when the cgroup is the container's own, and when the init process is known.
+//! It is a line for each thing that happened, the first before the first side effect, so that
+//! whatever was made can be found again. Lines are only added: a file that is replaced has to be
+//! freed, for which some filesystems wait for the disk.
 
 use std::{
-    fs, io,
-    os::fd::OwnedFd,
+    fs::{self, File},
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     time::{Duration, Instant},
 };
 
@@ -22,17 +24,31 @@ const FILE: &str = "native.json";
 /// containerd gives `delete` five seconds.
 const LIMIT: Duration = Duration::from_secs(4);
 
-/// A container's traces on the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The record of a container that is being made.
+#[derive(Debug)]
 pub(crate) struct Record {
-    /// The path of its cgroup below the root of each hierarchy.
-    pub(crate) cgroup: String,
-    /// Whether that cgroup was made for it. Before that it may be another's, and is not touched.
-    #[serde(default)]
-    pub(crate) is_made: bool,
+    file: File,
+}
+
+/// A line of the record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// The path of its cgroup below the root of each hierarchy. It may be another's yet, and then is
+    /// not touched.
+    Cgroup(String),
+    /// That cgroup has been made for it.
+    Made,
     /// Its init process.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) init: Option<Init>,
+    Init(Init),
+}
+
+/// A container's traces on the host, as far as its record goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Traces {
+    cgroup: String,
+    is_made: bool,
+    init: Option<Init>,
 }
 
 /// A process that can be told from another one of the same pid.
@@ -45,12 +61,43 @@ pub(crate) struct Init {
 }
 
 impl Record {
-    /// Writes the record into its bundle.
+    /// Begins the record of a container that will have this cgroup.
     ///
     /// # Errors
     /// What could not be written.
-    pub(crate) fn write(&self, bundle: &Bundle) -> Result<()> {
-        bundle.write(FILE, &serde_json::to_vec(self)?)
+    pub(crate) fn begin(bundle: &Bundle, cgroup: &CgroupPath) -> Result<Self> {
+        let path = bundle.path().join(FILE);
+        // What is there is an earlier container's, of which nothing is left.
+        let opened =
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        let file = opened.with_context(|| format!("write {}", path.display()))?;
+        let mut record = Self { file };
+        record.add(&Line::Cgroup(cgroup.as_str().to_owned()))?;
+        Ok(record)
+    }
+
+    /// Adds that the cgroup is the container's own.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn made(&mut self) -> Result<()> {
+        self.add(&Line::Made)
+    }
+
+    /// Adds the init process.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn born(&mut self, pid: Pid) -> Result<()> {
+        // One that has ended already leaves nothing that is not in the cgroup.
+        Init::of(pid).map_or(Ok(()), |init| self.add(&Line::Init(init)))
+    }
+
+    fn add(&mut self, line: &Line) -> Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        // In one piece: a line without its end is not read.
+        self.file.write_all(&text).with_context(|| format!("write {FILE}"))
     }
 
     /// Takes the record of a container of which nothing is left out of its bundle.
@@ -58,17 +105,25 @@ impl Record {
         // One that stays names a cgroup that is gone, which is fine.
         let _ = fs::remove_file(bundle.path().join(FILE));
     }
+}
 
+impl Traces {
     fn read(bundle: &Bundle) -> Result<Option<Self>> {
         let path = bundle.path().join(FILE);
-        match fs::read(&path) {
-            Ok(text) => {
-                let record = serde_json::from_slice(&text);
-                record.with_context(|| format!("parse {}", path.display())).map(Some)
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(Error::from(err).context(format!("read {}", path.display()))),
+        };
+        let mut traces = Self::default();
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            match serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))? {
+                Line::Cgroup(cgroup) => traces.cgroup = cgroup,
+                Line::Made => traces.is_made = true,
+                Line::Init(init) => traces.init = Some(init),
             }
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(err) => Err(Error::from(err).context(format!("read {}", path.display()))),
         }
+        Ok((!traces.cgroup.is_empty()).then_some(traces))
     }
 }
 
@@ -96,9 +151,9 @@ impl Init {
 /// What could not be removed.
 pub(crate) fn clean_up(bundle: &Bundle) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
-    let Some(record) = Record::read(bundle)? else { return Ok(()) };
-    let cgroup = Cgroup::at(CgroupPath::parse(&record.cgroup)?)?;
-    if !record.is_made {
+    let Some(traces) = Traces::read(bundle)? else { return Ok(()) };
+    let cgroup = Cgroup::at(CgroupPath::parse(&traces.cgroup)?)?;
+    if !traces.is_made {
         // At most some directories of it are there, and empty; with processes it is another's.
         if cgroup.exists() && cgroup.pids()?.is_empty() {
             cgroup.remove().context("remove the cgroup")?;
@@ -106,7 +161,7 @@ pub(crate) fn clean_up(bundle: &Bundle) -> Result<()> {
         Record::erase(bundle);
         return Ok(());
     }
-    let init = record.init.and_then(Init::open);
+    let init = traces.init.and_then(Init::open);
     if let Some(init) = &init {
         match signal_pidfd(init, Signal::KILL) {
             Err(err) if err.kind() == Kind::NotFound => {}
@@ -144,16 +199,35 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let bundle = Bundle::new(dir.path()).unwrap();
-        assert_eq!(Record::read(&bundle).unwrap(), None);
+        assert_eq!(Traces::read(&bundle).unwrap(), None);
+        let mut record = Record::begin(&bundle, &CgroupPath::parse("/a/b").unwrap()).unwrap();
+        let mut expected = Traces { cgroup: "/a/b".to_owned(), ..Traces::default() };
+        assert_eq!(Traces::read(&bundle).unwrap().as_ref(), Some(&expected));
+        record.made().unwrap();
+        expected.is_made = true;
+        assert_eq!(Traces::read(&bundle).unwrap().as_ref(), Some(&expected));
         let own = Pid::new(std::process::id().cast_signed()).unwrap();
+        record.born(own).unwrap();
         let init = Init::of(own).unwrap();
-        let record = Record { cgroup: "/a/b".to_owned(), is_made: true, init: Some(init) };
-        record.write(&bundle).unwrap();
-        assert_eq!(Record::read(&bundle).unwrap(), Some(record));
+        expected.init = Some(init);
+        assert_eq!(Traces::read(&bundle).unwrap(), Some(expected));
         assert!(init.open().is_some());
         assert!(Init { started: init.started + 1, ..init }.open().is_none());
         Record::erase(&bundle);
-        assert_eq!(Record::read(&bundle).unwrap(), None);
+        assert_eq!(Traces::read(&bundle).unwrap(), None);
+    }
+
+    #[test]
+    fn a_line_without_its_end_has_not_happened() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = Bundle::new(dir.path()).unwrap();
+        fs::write(dir.path().join(FILE), "{\"cgr").unwrap();
+        assert_eq!(Traces::read(&bundle).unwrap(), None);
+        fs::write(dir.path().join(FILE), "{\"cgroup\":\"/a\"}\n\"mad").unwrap();
+        let expected = Traces { cgroup: "/a".to_owned(), ..Traces::default() };
+        assert_eq!(Traces::read(&bundle).unwrap(), Some(expected));
+        fs::write(dir.path().join(FILE), "nonsense\n").unwrap();
+        assert!(format!("{:#}", Traces::read(&bundle).unwrap_err()).contains(FILE));
     }
 
     #[test]

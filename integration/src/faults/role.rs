@@ -45,5 +45,6 @@ fn named(pid: i32, id: &str) -> Option<Role> {
 }
 
 fn is_stem(pid: i32) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|cmdline| cmdline == b"shim-stem\0")
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|cmdline| cmdline.starts_with(b"shim-stem\0"))
 }

@@ -10,8 +10,8 @@ use std::{
     ffi::CStr,
     fs::{self, File},
     io::{self, Seek},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
@@ -25,38 +25,54 @@ use crate::error::{Context, Error, Result};
 const SELF: &str = "/proc/self/exe";
 const NAME: &CStr = c"shim";
 
-/// Opens our executable so that it can be executed and never written: for what makes processes that
-/// enter containers. `scratch` is a directory that somebody else removes, should this process be
-/// killed.
-///
-/// # Errors
-/// When neither way works.
-pub fn sealed_executable(scratch: &Path) -> Result<OwnedFd> {
-    match overlaid(scratch) {
-        Ok(file) => Ok(file),
-        Err(err) => {
-            log::debug!("no overlay over the executable, copying it: {err:#}");
-            copied()
+/// Our executable, open to be executed and never to be written.
+#[derive(Debug)]
+pub struct SealedExecutable {
+    file: OwnedFd,
+    /// Held, because letting go of it waits for a grace period of RCU.
+    _mount: Option<OwnedFd>,
+}
+
+impl SealedExecutable {
+    /// Opens it, for what makes processes that enter containers. `apart` is a directory that has
+    /// nothing to do with the one that our executable is in, a bundle for one; it can be removed.
+    ///
+    /// # Errors
+    /// When neither an overlay nor a copy can be made.
+    pub fn open(apart: &Path) -> Result<Self> {
+        match overlaid(apart) {
+            Ok(sealed) => Ok(sealed),
+            Err(err) => {
+                log::debug!("no overlay over the executable, copying it: {err:#}");
+                Ok(Self { file: copied()?, _mount: None })
+            }
         }
     }
 }
 
+impl AsFd for SealedExecutable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 /// Opens the executable through a detached read-only overlay, which is in no mount table.
-fn overlaid(scratch: &Path) -> Result<OwnedFd> {
+fn overlaid(apart: &Path) -> Result<SealedExecutable> {
     let path = fs::read_link(SELF).context("find the executable")?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::other("the executable has no directory"));
     };
     let overlay = sys::fsopen(c"overlay").context("open an overlay")?;
-    // Without an upper layer it takes two lower ones. The second has nothing of the first above or
-    // below it: an empty directory that is gone when this returns.
-    let empty = EmptyDirectory::make(scratch)?;
-    let lower = format!("{}:{}", escaped(directory), escaped(&empty.0));
+    // Without an upper layer it takes two lower ones.
+    let lower = format!("{}:{}", escaped(directory), escaped(apart));
     sys::fsconfig_string(overlay.as_fd(), c"lowerdir", &lower).context("set the layers")?;
     sys::fsconfig_create(overlay.as_fd()).context("make an overlay")?;
     let mount = sys::fsmount_readonly(overlay.as_fd()).context("mount an overlay")?;
     let file = sys::open_path_at(mount.as_fd(), name).context("open the executable")?;
-    if same_file(&file, &path)? { Ok(file) } else { Err(Error::other("another executable")) }
+    if !same_file(&file, &path)? {
+        return Err(Error::other("another executable"));
+    }
+    Ok(SealedExecutable { file, _mount: Some(mount) })
 }
 
 /// Guards against a directory that changed on the way: same size, same device-independent inode.
@@ -71,24 +87,6 @@ fn same_file(file: &OwnedFd, path: &Path) -> Result<bool> {
 /// overlayfs splits layers at colons and reads backslashes as escapes.
 fn escaped(path: &Path) -> String {
     path.display().to_string().replace('\\', "\\\\").replace(':', "\\:")
-}
-
-struct EmptyDirectory(PathBuf);
-
-impl EmptyDirectory {
-    fn make(scratch: &Path) -> Result<Self> {
-        let path = scratch.join(format!(".shim-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for EmptyDirectory {
-    fn drop(&mut self) {
-        if let Err(err) = fs::remove_dir(&self.0) {
-            log::debug!("remove {}: {err}", self.0.display());
-        }
-    }
 }
 
 /// Copies the executable into memory and seals it.

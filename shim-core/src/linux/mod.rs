@@ -10,7 +10,7 @@ pub(crate) mod stdio;
 #[expect(unsafe_code, reason = "raw system calls, one safe function each")]
 pub(crate) mod sys;
 
-pub use exe::sealed_executable;
+pub use exe::SealedExecutable;
 pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Read,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
@@ -30,13 +31,16 @@ const LIMIT: Duration = Duration::from_secs(4);
 /// What could not be read or written.
 pub(crate) fn record(bundle: &Bundle, pid: Pid) -> Result<()> {
     let start = start_time(pid)?;
-    bundle.write(FILE, format!("{pid} {start}").as_bytes())
+    // Half of it says nothing, so there is no need to write it aside and rename it.
+    let path = bundle.path().join(FILE);
+    fs::write(&path, format!("{pid} {start}\n"))
+        .with_context(|| format!("write {}", path.display()))
 }
 
 /// The init process that a bundle records, alive or not.
 pub(crate) fn recorded(bundle: &Bundle) -> Option<(Pid, u64)> {
     let text = fs::read_to_string(bundle.path().join(FILE)).ok()?;
-    let (pid, start) = text.trim().split_once(' ')?;
+    let (pid, start) = text.strip_suffix('\n')?.split_once(' ')?;
     Some((Pid::new(pid.parse().ok()?).ok()?, start.parse().ok()?))
 }
 
@@ -82,7 +86,11 @@ pub fn wait_gone(pidfd: impl AsFd, deadline: Instant) -> Result<()> {
 /// When there is no such process.
 pub fn start_time(pid: Pid) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // One read, where the library would ask for a size that the kernel does not know.
+    let mut stat = [0; 1024];
+    let read = fs::File::open(&path).and_then(|mut file| file.read(&mut stat));
+    let length = read.with_context(|| format!("read {path}"))?;
+    let stat = String::from_utf8_lossy(&stat[..length]);
     // The name, in parentheses, may hold anything: fields are counted behind it.
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
     let start = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());

@@ -26,7 +26,7 @@ use super::{
     plan::{Mappings, Plan},
     stem::{Made, Refused, Stem},
     sys::{self, Files},
-    talk::{Gate, Talk},
+    talk::{Gate, Talk, Trouble},
 };
 
 /// A process that runs a plan, or has run it.
@@ -63,6 +63,20 @@ impl Launcher {
         given: &Given<'_>,
         hooked: Option<&Hooked>,
     ) -> Result<Launched> {
+        self.launch_and(plan, given, hooked, |_| Ok(())).await
+    }
+
+    /// The same, and does something when the process is there, while it runs its plan.
+    ///
+    /// # Errors
+    /// As above, or what `meanwhile` says.
+    pub(crate) async fn launch_and(
+        &self,
+        plan: &Plan,
+        given: &Given<'_>,
+        hooked: Option<&Hooked>,
+        meanwhile: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Launched> {
         let (ours, theirs) = socket_pair()?;
         let output = hooked.map(|_| hooks::memory(c"output")).transpose()?;
         let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
@@ -70,7 +84,11 @@ impl Launcher {
         let (made, exit) = self.make(plan, &given, &spaces, theirs).await?;
         drop(spaces);
         let mut talk = Talk::new(plan, watch(ours)?, made.pid);
-        match talk.listen(self, hooked).await {
+        let stands = match meanwhile(made.pid) {
+            Ok(()) => talk.listen(self, hooked).await,
+            Err(err) => Err(Trouble::Ours(err)),
+        };
+        match stands {
             Ok(waits) => {
                 let (terminal, gate) = talk.part(waits, output);
                 let Made { pid, pidfd } = made;

@@ -91,6 +91,12 @@ impl Cgroup {
         Ok(Self::under(Hierarchies::of_host()?, path))
     }
 
+    /// Looks for the hierarchies, so that they are known when they are needed.
+    pub(crate) fn prepare() {
+        // Whoever needs them is told why there are none.
+        let _ = Hierarchies::of_host();
+    }
+
     /// A cgroup in hierarchies that were found elsewhere.
     pub(crate) fn under(hierarchies: Arc<Hierarchies>, path: CgroupPath) -> Self {
         Self { hierarchies, path }

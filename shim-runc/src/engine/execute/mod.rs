@@ -64,6 +64,8 @@ struct Executor<'plan> {
     root: Option<OwnedFd>,
     /// The host's procfs or one of our own, for kernel parameters.
     proc: Option<OwnedFd>,
+    /// The directory that the last node was made in, and its path.
+    directory: Option<(&'plan [u8], OwnedFd)>,
     /// An empty read-only directory that is mounted already, for more masks like it.
     empty: Option<OwnedFd>,
     /// The host's `/dev/null` is mounted somewhere already.
@@ -82,6 +84,7 @@ pub(crate) fn run(plan: &'static [u8], files: &Files) -> ! {
         files,
         root: None,
         proc: None,
+        directory: None,
         empty: None,
         null_placed: false,
         must_enter: false,
@@ -95,6 +98,10 @@ pub(crate) fn run(plan: &'static [u8], files: &Files) -> ! {
         let Ok(order) = Order::read(&mut reader) else {
             break Fault { part: Part::Plan, number: Errno::EBADMSG as i32 };
         };
+        if !matches!(order, Order::MakeDevice { .. } | Order::Link { .. }) {
+            // A mount may have covered it.
+            executor.directory = None;
+        }
         if let Err(fault) = executor.obey(order) {
             break fault;
         }

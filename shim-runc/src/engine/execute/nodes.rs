@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use nix::{
@@ -28,28 +28,28 @@ pub(super) struct Device {
     pub(super) gid: u64,
 }
 
-impl Executor<'_> {
-    pub(super) fn make_device(&self, path: &CStr, device: &Device) -> Done {
-        let (directory, name) = root::parent(self.root()?, path)?;
+impl<'plan> Executor<'plan> {
+    pub(super) fn make_device(&mut self, path: &'plan CStr, device: &Device) -> Done {
+        let (directory, name) = self.node(path)?;
         let kind = SFlag::from_bits_truncate(word(device.kind)?);
         let mode = Mode::from_bits_truncate(word(device.mode)?);
-        match mknodat(&directory, name, kind, mode, device.number) {
+        match mknodat(directory, name, kind, mode, device.number) {
             // The image's own, which no one but the container will use.
             Err(Errno::EEXIST) => return Ok(()),
             made => made?,
         }
+        let (uid, gid) = (word(device.uid)?, word(device.gid)?);
+        if (uid, gid) == (0, 0) {
+            return Ok(());
+        }
         // What is there now is what was just made, or somebody exchanged it.
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let node = openat(&directory, name, flags, Mode::empty()).part(Part::Verify)?;
+        let node = openat(directory, name, flags, Mode::empty()).part(Part::Verify)?;
         let found = fstat(&node).part(Part::Verify)?;
         let found_kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
         let is_numbered = kind != SFlag::S_IFIFO;
         if found_kind != kind || (is_numbered && found.st_rdev != device.number) {
             return Err(Fault { part: Part::Verify, number: Errno::EEXIST as i32 });
-        }
-        let (uid, gid) = (word(device.uid)?, word(device.gid)?);
-        if (found.st_uid, found.st_gid) == (uid, gid) {
-            return Ok(());
         }
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         fchownat(&node, c"", owner.0, owner.1, AtFlags::AT_EMPTY_PATH).part(Part::Owner)
@@ -60,18 +60,31 @@ impl Executor<'_> {
         sys::attach(self.file(tree)?, target.as_fd()).part(Part::Attach)
     }
 
-    pub(super) fn link(&self, path: &CStr, target: &CStr, replace: bool) -> Done {
-        let (directory, name) = root::parent(self.root()?, path)?;
+    pub(super) fn link(&mut self, path: &'plan CStr, target: &CStr, replace: bool) -> Done {
+        let (directory, name) = self.node(path)?;
         if replace {
-            match unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir) {
+            match unlinkat(directory, name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        match symlinkat(target, &directory, name) {
+        match symlinkat(target, directory, name) {
             Err(Errno::EEXIST) if !replace => Ok(()),
             linked => Ok(linked?),
         }
+    }
+
+    /// The directory and the name of a node to make. Most are made in one directory, one after the
+    /// other, and it is looked for once.
+    fn node(&mut self, path: &'plan CStr) -> Done<(BorrowedFd<'_>, &'plan CStr)> {
+        let (above, name) = root::split(path)?;
+        let known = self.directory.take().filter(|(known, _)| *known == above);
+        let found = match known {
+            Some(found) => found,
+            None => (above, root::directory(self.root()?, above)?),
+        };
+        let found = &*self.directory.insert(found);
+        Ok((found.1.as_fd(), name))
     }
 
     /// Covers a path with nothing.

@@ -87,6 +87,9 @@ pub(super) fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Done<OwnedF
         Err(Errno::ENOENT) => {}
         found => return found.part(Part::Target),
     }
+    if let Some(made) = make_last(root, path, kind)? {
+        return Ok(made);
+    }
     let mut path = Path::new(path.to_bytes())?;
     for _ in 0..LINKS {
         if let Some(made) = walk(root, &mut path, kind)? {
@@ -94,6 +97,22 @@ pub(super) fn make(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Done<OwnedF
         }
     }
     Err(Fault { part: Part::Target, number: Errno::ELOOP as i32 })
+}
+
+/// Makes what is missing if that is no more than the last name, as it is most of the time. `None`
+/// when there is more to it: a symlink that leads nowhere, or a directory above that is missing.
+fn make_last(root: BorrowedFd<'_>, path: &CStr, kind: Kind) -> Done<Option<OwnedFd>> {
+    let Ok((above, name)) = split(path) else { return Ok(None) };
+    if above.is_empty() || is_dots(name) {
+        return Ok(None);
+    }
+    let above = Path::new(above)?;
+    let parent = sys::open_in(root, above.text(), libc::O_PATH, 0, Resolve::IN_ROOT);
+    let Ok(parent) = parent else { return Ok(None) };
+    match make_one(parent.as_fd(), name, kind) {
+        Ok(()) => open_one(parent.as_fd(), name, kind).map(Some),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Goes down a path and makes what is missing. At a symlink that leads nowhere it puts the
@@ -114,7 +133,14 @@ fn walk(root: BorrowedFd<'_>, path: &mut Path, kind: Kind) -> Done<Option<OwnedF
                     return Ok(None);
                 }
                 let kind = if is_last { kind } else { Kind::Directory };
-                make_one(parent.as_fd(), name.text(), kind)?
+                match make_one(parent.as_fd(), name.text(), kind) {
+                    // Another container that shares the directory was faster.
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => {
+                        return Err(Fault { part: Part::MakeTarget, number: errno as i32 });
+                    }
+                }
+                open_one(parent.as_fd(), name.text(), kind)?
             }
             Err(errno) => return Err(Fault { part: Part::Target, number: errno as i32 }),
         };
@@ -123,44 +149,45 @@ fn walk(root: BorrowedFd<'_>, path: &mut Path, kind: Kind) -> Done<Option<OwnedF
     Ok(Some(parent))
 }
 
-/// Makes one file or directory in an open directory, and opens it.
-fn make_one(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> Done<OwnedFd> {
-    if name == c".." || name == c"." {
-        return Err(Fault { part: Part::MakeTarget, number: Errno::EINVAL as i32 });
+fn is_dots(name: &CStr) -> bool {
+    name == c".." || name == c"."
+}
+
+/// Makes one file or directory in an open directory.
+fn make_one(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> sys::Result<()> {
+    if is_dots(name) {
+        return Err(Errno::EINVAL);
     }
     let mode = Mode::from_bits_truncate(MODE);
-    let open = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let (made, open) = match kind {
-        Kind::Directory => (mkdirat(parent, name, mode), open | OFlag::O_DIRECTORY),
+    match kind {
+        Kind::Directory => mkdirat(parent, name, mode),
         Kind::File => {
             let create = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            (openat(parent, name, create, mode).map(drop), open)
+            openat(parent, name, create, mode).map(drop)
         }
-    };
-    match made {
-        // Another container that shares the directory was faster.
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(Fault { part: Part::MakeTarget, number: errno as i32 }),
     }
+}
+
+/// Opens what has just been made.
+fn open_one(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> Done<OwnedFd> {
+    let open = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open = if kind == Kind::Directory { open | OFlag::O_DIRECTORY } else { open };
     openat(parent, name, open, Mode::empty()).part(Part::MakeTarget)
 }
 
-/// Opens the directory that a path's last name is in, making it where it is missing, and lends
-/// that name.
-pub(super) fn parent<'path>(
-    root: BorrowedFd<'_>,
-    path: &'path CStr,
-) -> Done<(OwnedFd, &'path CStr)> {
-    let bytes = path.to_bytes_with_nul();
+/// Cuts a path in front of its last name.
+pub(super) fn split(path: &CStr) -> Done<(&[u8], &CStr)> {
+    let malformed = Fault { part: Part::Plan, number: Errno::EINVAL as i32 };
     let start = path.to_bytes().iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let name = CStr::from_bytes_with_nul(&bytes[start..])
-        .map_err(|_| Fault { part: Part::Plan, number: Errno::EINVAL as i32 })?;
-    if name.is_empty() {
-        return Err(Fault { part: Part::Plan, number: Errno::EINVAL as i32 });
-    }
-    let above = Path::new(&bytes[..start])?;
-    let above = if start == 0 { c"." } else { above.text() };
-    Ok((make(root, above, Kind::Directory)?, name))
+    let (above, name) = path.to_bytes_with_nul().split_at(start);
+    let name = CStr::from_bytes_with_nul(name).map_err(|_| malformed)?;
+    if name.is_empty() { Err(malformed) } else { Ok((above, name)) }
+}
+
+/// Opens a directory, making it where it is missing.
+pub(super) fn directory(root: BorrowedFd<'_>, path: &[u8]) -> Done<OwnedFd> {
+    let path = Path::new(path)?;
+    make(root, if path.length == 0 { c"." } else { path.text() }, Kind::Directory)
 }
 
 /// A path that can be cut and changed in place.

@@ -86,7 +86,7 @@ fn open_master() -> Done<OwnedFd> {
 /// Shows the terminal as the container's `/dev/console`.
 fn bind_console(slave: BorrowedFd<'_>) -> Done {
     let container = root_directory()?;
-    let (directory, name) = root::parent(container.as_fd(), c"dev/console")?;
+    let (directory, name) = (root::directory(container.as_fd(), b"dev")?, c"console");
     let create = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // O_PATH can't create; what is there already is fine as a mount point if it is no symlink.
     match openat(&directory, name, create | OFlag::O_EXCL, Mode::from_bits_truncate(0o666)) {

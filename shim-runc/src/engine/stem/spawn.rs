@@ -5,8 +5,8 @@
 
 use std::{
     env,
-    ffi::{CStr, CString},
-    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    ffi::CString,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
 };
 
@@ -17,7 +17,7 @@ use nix::{
 };
 use shim_core::{
     Context, Kind, Result,
-    linux::{Reaper, sealed_executable, watch},
+    linux::{Reaper, SealedExecutable, watch},
     model::Pid,
 };
 use tokio::io::unix::AsyncFd;
@@ -25,30 +25,27 @@ use tokio::io::unix::AsyncFd;
 use super::serve;
 use crate::engine::sys;
 
-/// The command line of a stem.
-const NAME: &CStr = c"shim-stem";
-/// The number of its socket.
-const SOCKET: RawFd = 3;
-/// Numbers from here on are not given to the stem's own files.
-const ASIDE: RawFd = 10;
+/// The command line of a stem: this, and the number of its socket.
+const NAME: &str = "shim-stem";
 
 /// Runs as a stem if this process was executed to be one, and then does not return.
 pub(crate) fn run_if_asked() {
     let mut arguments = env::args_os();
-    let is_stem = arguments.next().is_some_and(|name| name.as_encoded_bytes() == NAME.to_bytes());
-    if is_stem && arguments.next().is_none() {
-        if let Ok(socket) = sys::inherited_alone(SOCKET) {
-            serve::serve(&socket);
-        }
-        sys::exit(0);
+    if arguments.next().is_none_or(|name| name != NAME) {
+        return;
     }
+    let number = arguments.next().and_then(|number| number.to_str()?.parse().ok());
+    if let Some(Ok(socket)) = number.map(sys::inherited_alone) {
+        serve::serve(&socket);
+    }
+    sys::exit(0);
 }
 
 /// What a stem is made from.
 #[derive(Debug, Default)]
 pub(super) struct Seed {
     /// Our executable, once it has been needed.
-    sealed: Option<OwnedFd>,
+    sealed: Option<SealedExecutable>,
 }
 
 impl Seed {
@@ -58,30 +55,37 @@ impl Seed {
     }
 
     fn spawn(&mut self, reaper: &Reaper) -> Result<AsyncFd<OwnedFd>> {
-        let program = CString::new(format!("/proc/self/fd/{}", self.executable()?))
-            .expect("a number has no NUL");
+        let program = self.program()?;
         let kind = SockType::SeqPacket;
         let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
             .context("make its socket")?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("prepare its socket")?;
         let ours = watch(ours)?;
         let mut actions = PosixSpawnFileActions::init().context("prepare a process")?;
-        actions.add_dup2(theirs.as_raw_fd(), SOCKET).context("prepare a process")?;
+        let number = theirs.as_raw_fd();
+        // A descriptor that is given its own number stays open across exec, posix_spawn(3).
+        actions.add_dup2(number, number).context("prepare a process")?;
         let plain = PosixSpawnAttr::init().context("prepare a process")?;
+        let line = [NAME.to_owned(), number.to_string()].map(c_string);
         let none: [CString; 0] = [];
         let hold = reaper.hold();
-        let pid = posix_spawn(program.as_c_str(), &actions, &plain, &[NAME], &none);
+        let pid = posix_spawn(program.as_c_str(), &actions, &plain, &line, &none);
         hold.keep(Pid::new(pid.context("execute ourselves")?.as_raw())?);
         Ok(ours)
     }
 
-    /// The number of our executable's descriptor.
-    fn executable(&mut self) -> Result<RawFd> {
-        if self.sealed.is_none() {
+    /// The path of our executable's descriptor.
+    fn program(&mut self) -> Result<CString> {
+        let sealed = match self.sealed.take() {
+            Some(sealed) => sealed,
             // The shim stands in its first container's bundle.
-            let sealed = sealed_executable(Path::new("."))?;
-            self.sealed = Some(sys::lift_to(sealed.as_fd(), ASIDE).context("keep the executable")?);
-        }
-        Ok(self.sealed.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+            None => SealedExecutable::open(Path::new("."))?,
+        };
+        let sealed = self.sealed.insert(sealed);
+        Ok(c_string(format!("/proc/self/fd/{}", sealed.as_fd().as_raw_fd())))
     }
+}
+
+fn c_string(text: String) -> CString {
+    CString::new(text).expect("names and numbers have no NUL")
 }

@@ -74,12 +74,18 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<()> {
     done(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
 }
 
-/// Takes the one descriptor that was handed over by number at exec, and closes all above it.
+/// Takes the one descriptor that was handed over by number at exec, and closes all others but the
+/// standard streams.
 pub(crate) fn inherited_alone(fd: RawFd) -> Result<OwnedFd> {
     // SAFETY: F_SETFD takes an integer, and fails on a descriptor that is not open.
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: this process has opened none of its own yet.
-    done(unsafe { libc::syscall(libc::SYS_close_range, fd + 1, u32::MAX, 0) })?;
+    for (from, to) in [(3, fd.unsigned_abs().saturating_sub(1)), (fd.unsigned_abs() + 1, u32::MAX)]
+    {
+        if from <= to {
+            // SAFETY: this process has opened none of its own yet.
+            done(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+        }
+    }
     // SAFETY: it is open, and whoever executed this process left it to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -101,15 +107,10 @@ pub(crate) fn place(fd: BorrowedFd<'_>, at: RawFd) -> Result<()> {
     Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), at) }).map(drop)
 }
 
-/// Copies a descriptor to the lowest free number behind the standard streams, close-on-exec.
+/// Copies a descriptor to the lowest number from 3 on, close-on-exec.
 pub(crate) fn lift(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    lift_to(fd, 3)
-}
-
-/// Copies a descriptor to the lowest free number from `from` on, close-on-exec.
-pub(crate) fn lift_to(fd: BorrowedFd<'_>, from: RawFd) -> Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an integer.
-    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, from) };
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
     // SAFETY: the kernel has just made it for us.
     unsafe { owned(libc::c_long::from(copy)) }
 }
