@@ -68,6 +68,9 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Res
     };
     File::from(ready).write_all(text.as_bytes()).context("tell start")?;
     let (runtime, serving) = prepared?;
+    if let Err(err) = part_from_start() {
+        log::warn!("{err:#}");
+    }
     runtime.block_on(serving.run())
 }
 
@@ -97,7 +100,6 @@ fn prepare<B: Backend>(
 
 /// Makes a fork of `start` into a process of its own.
 fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
-    become_nameless().context("part from start")?;
     let debug = flags.debug || wishes.debug;
     logs::install(Path::new("/proc/self/cwd/log"), name, &flags.id, debug);
     prctl::set_name(c"containerd-shim").context("set the process name")?;
@@ -116,7 +118,7 @@ fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
 
 /// Drops what belongs to `start`: the word on the command line, and whatever containerd had open
 /// without close-on-exec.
-fn become_nameless() -> Result<()> {
+fn part_from_start() -> Result<()> {
     let stat = read_text("/proc/self/stat")?;
     if let Some(bounds) = arguments_of(&stat) {
         sys::blank_last_argument(bounds, c"start");

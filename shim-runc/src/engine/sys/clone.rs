@@ -1,6 +1,10 @@
 //! Making and ending processes.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+};
 
 use nix::errno::Errno;
 
@@ -82,6 +86,32 @@ pub(crate) fn clone_own_child() -> Result<Cloned> {
     let pid =
         unsafe { libc::syscall(libc::SYS_clone, flags, no_stack, &raw mut pidfd, unused, unused) };
     sides(pid, pidfd)
+}
+
+/// Executes an open program in a child, which keeps one descriptor beside the standard streams; the
+/// others are close-on-exec. Returns at once: a program that can't be executed ends its child.
+///
+/// vfork(2) would have the caller wait until the program is in place.
+pub(crate) fn spawn(
+    program: BorrowedFd<'_>,
+    arguments: [&CStr; 2],
+    kept: BorrowedFd<'_>,
+) -> Result<i32> {
+    let [name, argument] = arguments.map(CStr::as_ptr);
+    let arguments = [name, argument, ptr::null()];
+    let none: *const *const libc::c_char = &ptr::null();
+    let (program, kept) = (program.as_raw_fd(), kept.as_raw_fd());
+    // SAFETY: the child calls the kernel and nothing else, whatever locks other threads hold.
+    let pid = unsafe { libc::fork() };
+    if Errno::result(pid)? != 0 {
+        return Ok(pid);
+    }
+    // SAFETY: F_SETFD takes an integer.
+    unsafe { libc::fcntl(kept, libc::F_SETFD, 0) };
+    let (flags, path) = (libc::AT_EMPTY_PATH, c"".as_ptr());
+    // SAFETY: both tables end with a null pointer and point to C strings, which the child has too.
+    unsafe { libc::syscall(libc::SYS_execveat, program, path, arguments.as_ptr(), none, flags) };
+    exit(127)
 }
 
 /// Ends the process without running anything on the way out, _exit(2).

@@ -16,7 +16,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
-pub(crate) use clone::{Cloned, clone_own_child, clone_process, exit};
+pub(crate) use clone::{Cloned, clone_own_child, clone_process, exit, spawn};
 pub(crate) use exec::{Vector, execute, map_bytes};
 pub(crate) use files::*;
 pub(crate) use mounts::*;
