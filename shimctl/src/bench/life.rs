@@ -57,6 +57,15 @@ pub(super) struct Begun {
     pub(super) connect: Duration,
 }
 
+/// A process that was added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Added {
+    /// Exec and Start, to the latter's reply: the process runs.
+    pub(super) took: Duration,
+    /// Its pid.
+    pub(super) pid: u32,
+}
+
 /// Which processes make a shim with its container.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pids {
@@ -172,18 +181,19 @@ impl Life {
         Ok(begun.elapsed())
     }
 
-    async fn start_process(&self, exec_id: &str) -> Result<()> {
+    async fn start_process(&self, exec_id: &str) -> Result<u32> {
         let (id, exec_id) = (self.creation.id.clone(), exec_id.to_owned());
         let request = StartRequest { id, exec_id, ..Default::default() };
-        self.call("start", self.container.task().start(&request)).await.map(drop)
+        let started = self.call("start", self.container.task().start(&request)).await?;
+        Ok(started.pid)
     }
 
-    /// Exec and Start, to the latter's reply: the process runs. Without fifos it has no streams.
+    /// Adds a process; without fifos it has no streams.
     pub(super) async fn exec(
         &self,
         args: &[&str],
         streams: Option<(&Fifos, Terminal)>,
-    ) -> Result<Duration> {
+    ) -> Result<Added> {
         let mut change = ExecChange {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             ..Default::default()
@@ -198,6 +208,7 @@ impl Life {
             request.terminal = change.terminal;
             request.stdin = fifos.stdin();
             request.stdout = fifos.stdout();
+            request.stderr = fifos.stderr();
         }
         request.spec = MessageField::some(Any {
             type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".to_owned(),
@@ -206,8 +217,8 @@ impl Life {
         });
         let begun = Instant::now();
         self.call("exec", self.container.task().exec(&request)).await?;
-        self.start_process(EXEC).await.context("exec")?;
-        Ok(begun.elapsed())
+        let pid = self.start_process(EXEC).await.context("exec")?;
+        Ok(Added { took: begun.elapsed(), pid })
     }
 
     /// Waits for the end of the exec and deletes it.

@@ -46,16 +46,13 @@ impl Add for Held {
 }
 
 impl Held {
-    /// Sums over shims and their helpers.
+    /// Sums over shims and their helpers; `tasks` are the first processes of what is not theirs.
     ///
     /// # Errors
     /// When a shim is gone, or its memory can't be read.
     pub(super) fn by(shims: &HashSet<u32>, tasks: &HashSet<u32>) -> Result<Self> {
-        let mut sum = Self::default();
-        for pid in with_helpers(shims, tasks)? {
-            sum = sum + Self::by_process(pid)?;
-        }
-        Ok(sum)
+        let held = each_of(shims, tasks, Self::by_process)?;
+        Ok(held.into_iter().fold(Self::default(), Add::add))
     }
 
     fn by_process(pid: u32) -> Result<Self> {
@@ -81,16 +78,13 @@ impl Held {
 pub(super) struct CpuTime(Duration);
 
 impl CpuTime {
-    /// Sums over a shim and its helpers.
+    /// Sums over a shim and its helpers; `tasks` are the first processes of what is not the shim's.
     ///
     /// # Errors
-    /// When the shim is gone.
-    pub(super) fn of(shim: u32, task: u32) -> Result<Self> {
-        let mut sum = Duration::ZERO;
-        for pid in with_helpers(&HashSet::from([shim]), &HashSet::from([task]))? {
-            sum += Self::of_process(pid)?;
-        }
-        Ok(Self(sum))
+    /// When a shim is gone.
+    pub(super) fn by(shims: &HashSet<u32>, tasks: &HashSet<u32>) -> Result<Self> {
+        let times = each_of(shims, tasks, Self::of_process)?;
+        Ok(Self(times.into_iter().sum()))
     }
 
     /// The threads' sum is exact, but without the threads that have ended; the process's has them,
@@ -114,21 +108,38 @@ impl Sub for CpuTime {
     }
 }
 
-/// The shims and what descends from them, up to the first processes of containers.
-fn with_helpers(shims: &HashSet<u32>, tasks: &HashSet<u32>) -> Result<Vec<u32>> {
-    let mut found: Vec<u32> = shims.iter().copied().collect();
-    let mut at = 0;
-    while let Some(pid) = found.get(at).copied() {
+/// Looks at the shims and at what descends from them, but at no container's process.
+fn each_of<T>(
+    shims: &HashSet<u32>,
+    tasks: &HashSet<u32>,
+    look: impl Fn(u32) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut pids: Vec<u32> = shims.iter().copied().collect();
+    let (mut seen, mut at) = (Vec::new(), 0);
+    while let Some(pid) = pids.get(at).copied() {
         at += 1;
-        for thread in entries_of(pid, "task")? {
-            // A thread may end meanwhile, and its children are another's then.
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
-            let children = children.unwrap_or_default();
-            let children = children.split_whitespace().filter_map(|child| child.parse().ok());
-            found.extend(children.filter(|child| !tasks.contains(child)));
+        match children(pid).and_then(|children| Ok((children, look(pid)?))) {
+            Ok((children, value)) => {
+                pids.extend(children.into_iter().filter(|child| !tasks.contains(child)));
+                seen.push(value);
+            }
+            Err(error) if shims.contains(&pid) => return Err(error),
+            // A helper that has done its work meanwhile.
+            Err(_) => {}
         }
     }
-    Ok(found)
+    Ok(seen)
+}
+
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for thread in entries_of(pid, "task")? {
+        // A thread may end meanwhile, and its children are another's then.
+        let text = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children"));
+        let text = text.unwrap_or_default();
+        children.extend(text.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    }
+    Ok(children)
 }
 
 fn entries_of(pid: u32, what: &str) -> Result<Vec<String>> {

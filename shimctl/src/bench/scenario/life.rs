@@ -58,7 +58,7 @@ async fn live(
     pause(life.plan(), gap).await?;
     phases.push(("start", life.start().await?));
     pause(life.plan(), gap).await?;
-    phases.push(("exec", life.exec(&["true"], None).await?));
+    phases.push(("exec", life.exec(&["true"], None).await?.took));
     pause(life.plan(), gap).await?;
     phases.push(("exec end", life.end_exec().await?));
     let pids = life.pids().await?;

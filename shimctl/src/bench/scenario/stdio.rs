@@ -9,6 +9,7 @@
 //! Nothing flows before the clock runs: nobody reads, or nobody writes. CPU time is that of the
 //! shim and its helpers, from the reply of Start until the bytes are there.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -22,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shim_client::{Fifos, Shape};
 use shim_protos::task::CloseIORequest;
 
-use super::super::life::{Life, Pids, Prepared, Terminal};
+use super::super::life::{Added, Life, Pids, Prepared, Terminal};
 use super::super::measured::{Reading, whole};
 use super::super::process::CpuTime;
 use super::super::{Plan, Subject};
@@ -96,18 +97,19 @@ async fn output(life: &Life, pids: Pids, bytes: u64, terminal: Terminal) -> Resu
         Terminal::No => Shape::Pipes,
     };
     let fifos = Fifos::create(&life.scratch().join("fifos"), shape)?;
-    let fifo = reading_end(&fifos)?;
+    let (fifo, _errors) = (reading_end(&fifos.stdout())?, errors_end(&fifos)?);
     let blocks = format!("count={}", bytes.div_ceil(BLOCK));
     let size = format!("bs={BLOCK}");
-    life.exec(&["dd", "if=/dev/zero", &size, &blocks], Some((&fifos, terminal))).await?;
-    let before = CpuTime::of(pids.shim, pids.task)?;
+    let dd = ["dd", "if=/dev/zero", &size, &blocks];
+    let process = life.exec(&dd, Some((&fifos, terminal))).await?;
+    let before = cpu_time(pids, process)?;
     let (wall, fifo) = in_a_thread(life, move || {
         let begun = Instant::now();
         receive(&fifo, bytes)?;
         Ok((begun.elapsed(), fifo))
     })
     .await?;
-    let cpu = CpuTime::of(pids.shim, pids.task)? - before;
+    let cpu = cpu_time(pids, process)? - before;
     // The rest of the last block, and what dd says to a terminal.
     let (end, ended) = std::io::pipe().context("create a pipe")?;
     let rest = std::thread::spawn(move || drain(&fifo, &end));
@@ -122,15 +124,16 @@ async fn output(life: &Life, pids: Pids, bytes: u64, terminal: Terminal) -> Resu
 async fn input(life: &Life, pids: Pids, bytes: u64) -> Result<Cost> {
     let fifos = Fifos::create(&life.scratch().join("fifos"), Shape::Pipes)?;
     let fifo = writing_end(&fifos)?;
-    let _output = reading_end(&fifos)?;
+    let (_output, _errors) = (reading_end(&fifos.stdout())?, errors_end(&fifos)?);
     let size = format!("bs={BLOCK}");
-    life.exec(&["dd", "of=/dev/null", &size], Some((&fifos, Terminal::No))).await?;
-    let before = CpuTime::of(pids.shim, pids.task)?;
+    let streams = Some((&fifos, Terminal::No));
+    let process = life.exec(&["dd", "of=/dev/null", &size], streams).await?;
+    let before = cpu_time(pids, process)?;
     let begun = Instant::now();
     let fifo = in_a_thread(life, move || send(&fifo, bytes).map(|()| fifo)).await?;
     close(life, fifo).await?;
     life.end_exec().await?;
-    let cost = Cost { wall: begun.elapsed(), cpu: CpuTime::of(pids.shim, pids.task)? - before };
+    let cost = Cost { wall: begun.elapsed(), cpu: cpu_time(pids, process)? - before };
     fifos.remove()?;
     Ok(cost)
 }
@@ -138,7 +141,8 @@ async fn input(life: &Life, pids: Pids, bytes: u64) -> Result<Cost> {
 /// Sends lines there and back, one by one.
 async fn lines(life: &Life) -> Result<Vec<Duration>> {
     let fifos = Fifos::create(&life.scratch().join("fifos"), Shape::Pipes)?;
-    let (to, from) = (writing_end(&fifos)?, reading_end(&fifos)?);
+    let (to, from) = (writing_end(&fifos)?, reading_end(&fifos.stdout())?);
+    let _errors = errors_end(&fifos)?;
     life.exec(&["cat"], Some((&fifos, Terminal::No))).await?;
     let count = life.plan().lines;
     let (times, to, _from) = in_a_thread(life, move || {
@@ -151,6 +155,10 @@ async fn lines(life: &Life) -> Result<Vec<Duration>> {
     life.end_exec().await?;
     fifos.remove()?;
     Ok(times)
+}
+
+fn cpu_time(pids: Pids, process: Added) -> Result<CpuTime> {
+    CpuTime::by(&HashSet::from([pids.shim]), &HashSet::from([pids.task, process.pid]))
 }
 
 /// Lets the process see the end of its input.
@@ -176,13 +184,18 @@ async fn in_a_thread<T: Send + 'static>(
 }
 
 /// For reading, before anybody writes; reads will block.
-fn reading_end(fifos: &Fifos) -> Result<File> {
-    let path = fifos.stdout();
+fn reading_end(path: &str) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    let fifo = options.open(&path).with_context(|| format!("open {path}"))?;
+    let fifo = options.open(path).with_context(|| format!("open {path}"))?;
     fcntl(&fifo, FcntlArg::F_SETFL(OFlag::empty())).with_context(|| format!("unblock {path}"))?;
     Ok(fifo)
+}
+
+/// For what a process says besides, which fits into the fifo; a terminal has none.
+fn errors_end(fifos: &Fifos) -> Result<Option<File>> {
+    let path = fifos.stderr();
+    (!path.is_empty()).then(|| reading_end(&path)).transpose()
 }
 
 /// For writing, and for reading too: so neither this nor a write fails without a reader.
