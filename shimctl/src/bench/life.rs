@@ -165,7 +165,7 @@ impl Life {
     }
 
     /// Create, to its reply.
-    pub(super) async fn create(&mut self) -> Result<Duration> {
+    pub(super) async fn create(&self) -> Result<Duration> {
         let begun = Instant::now();
         self.call("create", self.container.task().create(&self.creation)).await?;
         Ok(begun.elapsed())
@@ -248,7 +248,7 @@ impl Life {
     }
 
     /// Delete, to its reply.
-    pub(super) async fn delete(&mut self) -> Result<Duration> {
+    pub(super) async fn delete(&self) -> Result<Duration> {
         let begun = Instant::now();
         self.call("delete", self.container.delete_exec("")).await?;
         Ok(begun.elapsed())

@@ -47,8 +47,10 @@ pub(crate) struct Plan {
     pub(crate) rootfs: Rootfs,
     /// A folder for bundles and overlays.
     pub(crate) folder: PathBuf,
-    /// Rounds that count, for each shim; none leaves it to the scenario.
-    pub(crate) rounds: Option<NonZeroUsize>,
+    /// Rounds that count, for each shim, of what takes less than a second.
+    pub(crate) rounds: NonZeroUsize,
+    /// The same of what takes longer; none leaves it to the scenario.
+    pub(crate) slow_rounds: Option<NonZeroUsize>,
     /// Rounds before these, which do not count.
     pub(crate) warm_up: usize,
     /// How long nothing happens before what `idle` measures.
@@ -91,7 +93,10 @@ impl Plan {
 
     /// How many rounds to run, and how many of them count.
     fn rounds_of(&self, scenario: Scenario) -> (usize, usize) {
-        let rounds = self.rounds.map_or_else(|| scenario.rounds(), NonZeroUsize::get);
+        let rounds = match scenario.slow_rounds() {
+            Some(rounds) => self.slow_rounds.map_or(rounds, NonZeroUsize::get),
+            None => self.rounds.get(),
+        };
         (rounds + self.warm_up.min(scenario.most_warm_up()), rounds)
     }
 
@@ -103,7 +108,7 @@ impl Plan {
         let mut readings: Vec<Vec<Reading>> = vec![Vec::new(); subjects.len()];
         let (all, counted) = self.rounds_of(scenario);
         for round in 0..all {
-            if scenario.is_slow() || round % 10 == 0 {
+            if scenario.slow_rounds().is_some() || round.is_multiple_of(10) {
                 (self.tell)(&format!("{scenario}: round {} of {all}", round + 1));
             }
             for turn in 0..subjects.len() {

@@ -16,7 +16,9 @@ impl Sorted {
     pub(super) fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         match self.0.get(middle) {
-            Some(upper) if self.0.len() % 2 == 0 => f64::midpoint(self.0[middle - 1], *upper),
+            Some(upper) if self.0.len().is_multiple_of(2) => {
+                f64::midpoint(self.0[middle - 1], *upper)
+            }
             Some(middle) => *middle,
             None => 0.0,
         }

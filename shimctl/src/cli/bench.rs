@@ -57,10 +57,12 @@ pub(super) struct Arguments {
     /// cat and dd
     #[arg(long, default_value = "host")]
     rootfs: String,
-    /// Rounds that count, for each shim; else 50 of life, 20 of idle, 5 of many, 3 of stdio, 1 of
-    /// density
-    #[arg(long)]
-    rounds: Option<NonZeroUsize>,
+    /// Rounds that count, for each shim, of life and idle
+    #[arg(long, default_value = "50")]
+    rounds: NonZeroUsize,
+    /// The same of many, density and stdio, whose rounds take seconds; else 5, 1 and 3
+    #[arg(long, value_name = "ROUNDS")]
+    slow_rounds: Option<NonZeroUsize>,
     /// Rounds before these; of many and stdio at most one, of density none
     #[arg(long, default_value_t = 3)]
     warm_up: usize,
@@ -172,6 +174,7 @@ async fn measure(
         rootfs: Rootfs::open(&arguments.rootfs, &global.cache, &|_, _, _| {})?,
         folder,
         rounds: arguments.rounds,
+        slow_rounds: arguments.slow_rounds,
         warm_up: arguments.warm_up,
         gap: Duration::from_millis(arguments.gap),
         count: arguments.count,

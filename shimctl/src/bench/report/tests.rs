@@ -50,3 +50,14 @@ fn json_has_the_documented_shape() {
     ]});
     assert_eq!(to_json(&report()), expect);
 }
+
+#[test]
+fn plots_are_bars_or_lines_and_no_name_breaks_them() {
+    let report = report();
+    let life = svg::plots(&report.scenarios[0], &report.shims);
+    assert_eq!(life.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["times"]);
+    assert!(life[0].1.contains("<title>go&lt;1&gt;: 4.5 ms, p95 6 ms</title>"), "{}", life[0].1);
+    let density = svg::plots(&report.scenarios[1], &report.shims);
+    assert_eq!(density[0].0, "pss");
+    assert_eq!(density[0].1.matches("<polyline").count(), 2);
+}

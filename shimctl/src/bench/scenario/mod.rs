@@ -41,14 +41,13 @@ impl Scenario {
         }
     }
 
-    /// How many rounds count, unless somebody says otherwise.
-    pub(super) fn rounds(self) -> usize {
+    /// Of a scenario whose rounds take seconds: how many count, unless somebody says otherwise.
+    pub(super) fn slow_rounds(self) -> Option<usize> {
         match self {
-            Self::Life => 50,
-            Self::Idle => 20,
-            Self::Many => 5,
-            Self::Density => 1,
-            Self::Stdio => 3,
+            Self::Life | Self::Idle => None,
+            Self::Many => Some(5),
+            Self::Density => Some(1),
+            Self::Stdio => Some(3),
         }
     }
 
@@ -59,11 +58,6 @@ impl Scenario {
             Self::Many | Self::Stdio => 1,
             Self::Density => 0,
         }
-    }
-
-    /// Whether a round takes seconds.
-    pub(super) fn is_slow(self) -> bool {
-        !matches!(self, Self::Life)
     }
 
     /// Takes a shim through one round.
