@@ -99,10 +99,13 @@ impl Frame {
 
     /// Draws a filled rectangle; a hint is shown when a pointer rests on it.
     pub(crate) fn rect(&mut self, at: (f64, f64), size: (f64, f64), colour: &str, hint: &str) {
-        let hint = escaped(hint);
+        let hint = match escaped(hint) {
+            hint if hint.is_empty() => hint,
+            hint => format!("<title>{hint}</title>"),
+        };
         self.add(format_args!(
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"1.5\" \
-             fill=\"{colour}\"><title>{hint}</title></rect>",
+             fill=\"{colour}\">{hint}</rect>",
             at.0, at.1, size.0, size.1
         ));
     }
@@ -120,13 +123,13 @@ impl Frame {
     }
 }
 
-/// Pages that know whether they are dark get text of more contrast.
+/// A viewer that knows what its page looks like gets text of more contrast.
 fn head(title: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
          font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"{GREY}\" role=\"img\" \
          aria-label=\"{}\">\n\
-         <style>text {{ fill: #57606a }} \
+         <style>@media (prefers-color-scheme: light) {{ text {{ fill: #57606a }} }} \
          @media (prefers-color-scheme: dark) {{ text {{ fill: #a6adb5 }} }}</style>\n",
         escaped(title)
     )

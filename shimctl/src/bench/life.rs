@@ -119,10 +119,11 @@ impl Prepared {
         let shim = async {
             let begun = Instant::now();
             let start = execute::start(daemon, binary, &self.bundle, options);
-            let answer = stop.unless("shim start", limit, start).await?;
+            let answer = stop.unless("shim start", limit, start).await.context("shim start")?;
             let started = begun.elapsed();
             let begun = Instant::now();
-            let shim = Shim::connect(daemon, binary, &self.bundle, answer).await?;
+            let shim = Shim::connect(daemon, binary, &self.bundle, answer).await;
+            let shim = shim.context("connect")?;
             anyhow::Ok((shim, Begun { shim: started, connect: begun.elapsed() }))
         };
         let (shim, begun) = match shim.await {
