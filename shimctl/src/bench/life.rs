@@ -15,7 +15,8 @@ use shim_client::{
 use shim_protos::Any;
 use shim_protos::protobuf::MessageField;
 use shim_protos::task::{
-    ConnectRequest, CreateTaskRequest, ExecProcessRequest, KillRequest, StartRequest,
+    CloseIORequest, ConnectRequest, CreateTaskRequest, ExecProcessRequest, KillRequest,
+    StartRequest,
 };
 
 use super::{Plan, Subject};
@@ -222,6 +223,19 @@ impl Life {
         Ok(Added { took: begun.elapsed(), pid })
     }
 
+    /// Lets the exec see the end of its input, whose writing end is given up.
+    pub(super) async fn end_input(&self, fifo: File) -> Result<()> {
+        let request = CloseIORequest {
+            id: self.creation.id.clone(),
+            exec_id: EXEC.to_owned(),
+            stdin: true,
+            ..Default::default()
+        };
+        self.call("close_io", self.container.task().close_io(&request)).await?;
+        drop(fifo);
+        Ok(())
+    }
+
     /// Waits for the end of the exec and deletes it.
     pub(super) async fn end_exec(&self) -> Result<Duration> {
         let begun = Instant::now();
@@ -279,11 +293,6 @@ impl Life {
         let request = ConnectRequest { id: self.creation.id.clone(), ..Default::default() };
         let pids = self.call("connect", self.container.task().connect(&request)).await?;
         Ok(Pids { shim: pids.shim_pid, task: pids.task_pid })
-    }
-
-    /// The container, for calls that are not timed.
-    pub(super) fn container(&self) -> &Container {
-        &self.container
     }
 
     async fn call<T>(

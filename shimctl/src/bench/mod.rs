@@ -53,7 +53,7 @@ pub(crate) struct Plan {
     pub(crate) slow_rounds: Option<NonZeroUsize>,
     /// Rounds before these, which do not count.
     pub(crate) warm_up: usize,
-    /// How long nothing happens before what `idle` measures.
+    /// How long nothing happens before what `idle` and `density` measure.
     pub(crate) gap: Duration,
     /// How many containers `many` starts at once.
     pub(crate) count: usize,

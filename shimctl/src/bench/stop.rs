@@ -64,3 +64,54 @@ impl Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work)
+    }
+
+    #[test]
+    fn a_call_is_not_begun_after_a_request_and_not_broken_off_by_it() {
+        run(async {
+            let (request, requested) = watch::channel(false);
+            let stop = Stop::new(requested);
+            let call = async {
+                request.send(true)?;
+                tokio::task::yield_now().await;
+                anyhow::Ok(7)
+            };
+            assert_eq!(stop.unless("create", Duration::MAX, call).await.unwrap(), 7);
+            let refused = stop.unless("start", Duration::MAX, async { anyhow::Ok(()) }).await;
+            assert_eq!(refused.unwrap_err().to_string(), "start: interrupted");
+        });
+    }
+
+    #[test]
+    fn what_takes_its_time_is_broken_off() {
+        run(async {
+            let (request, requested) = watch::channel(false);
+            let stop = Stop::new(requested);
+            let forever = std::future::pending::<()>();
+            let (ended, sent) = tokio::join!(stop.or("pause", Duration::MAX, forever), async {
+                request.send(true)
+            });
+            sent.unwrap();
+            assert_eq!(ended.unwrap_err().to_string(), "pause: interrupted");
+            drop(request);
+        });
+    }
+
+    #[test]
+    fn nothing_takes_longer_than_its_limit() {
+        run(async {
+            let (_request, requested) = watch::channel(false);
+            let stop = Stop::new(requested);
+            let long = stop.or("streams", Duration::ZERO, std::future::pending::<()>()).await;
+            assert!(long.unwrap_err().to_string().starts_with("streams: not done"));
+        });
+    }
+}

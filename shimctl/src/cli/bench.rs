@@ -66,7 +66,7 @@ pub(super) struct Arguments {
     /// Rounds before these; of many and stdio at most one, of density none
     #[arg(long, default_value_t = 3)]
     warm_up: usize,
-    /// How long to pause before each phase of idle, in milliseconds
+    /// How long to pause before each phase of idle, and before density looks, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 100)]
     gap: u64,
     /// How many containers many starts at once
