@@ -119,8 +119,11 @@ impl Prepared {
         let limit = daemon.limits.start * 2;
         let shim = async {
             let begun = Instant::now();
-            let start = execute::start(daemon, binary, &self.bundle, options);
-            let answer = stop.unless("shim start", limit, start).await.context("shim start")?;
+            let start = async {
+                let answer = execute::start(daemon, binary, &self.bundle, options).await;
+                answer.context("shim start")
+            };
+            let answer = stop.unless("shim start", limit, start).await?;
             let started = begun.elapsed();
             let begun = Instant::now();
             let shim = Shim::connect(daemon, binary, &self.bundle, answer).await;
