@@ -29,47 +29,56 @@ pub struct Bar {
 
 /// Draws groups of bars over an axis that starts at zero.
 ///
-/// Each bar has its value above it where there is room, and as a hint.
+/// Each bar has its value as a hint, and above it if there is room for all of them.
 #[must_use]
 pub fn bars<S: AsRef<str>>(labels: Labels<'_>, series: &[S], groups: &[Group]) -> String {
-    let all = groups.iter().flat_map(|group| &group.bars);
-    let most = all.map(|bar| bar.value.max(bar.whisker.unwrap_or(0.0))).fold(0.0, f64::max);
+    let all = || groups.iter().flat_map(|group| &group.bars);
+    let most = all().map(|bar| bar.value.max(bar.whisker.unwrap_or(0.0))).fold(0.0, f64::max);
     let mut frame = Frame::new(labels, series, most);
     let room = (frame.right - frame.left) / float(groups.len().max(1));
+    let wide = (room * FILLED / float(series.len().max(1))).min(WIDEST);
+    // Some with their value and some without would look odd.
+    let values_fit = all().all(|bar| fits(&number(bar.value), wide));
     for (at, group) in groups.iter().enumerate() {
         let middle = frame.left + (float(at) + 0.5) * room;
-        let wide = (room * FILLED / float(group.bars.len().max(1))).min(WIDEST);
         let first = middle - wide * float(group.bars.len()) / 2.0;
         for (number, (bar, name)) in group.bars.iter().zip(series).enumerate() {
+            let place = (first + float(number) * wide, wide);
             let hint = hint(name.as_ref(), *bar, labels.unit);
-            draw(&mut frame, first + float(number) * wide, wide, *bar, colour(number), &hint);
+            let above = draw(&mut frame, place, *bar, colour(number), &hint);
+            if values_fit {
+                value_above(&mut frame, place, above, bar.value);
+            }
         }
         name_below(&mut frame, middle, room, &group.name);
     }
     frame.finish()
 }
 
-fn draw(frame: &mut Frame, x: f64, wide: f64, bar: Bar, colour: &str, hint: &str) {
+/// Says how high up it reaches.
+fn draw(frame: &mut Frame, (x, wide): (f64, f64), bar: Bar, colour: &str, hint: &str) -> f64 {
     let gap = (wide * 0.08).min(2.0);
     let top = frame.height_of(bar.value);
-    let base = frame.base;
-    frame.rect((x + gap, top), (wide - 2.0 * gap, base - top), colour, hint);
-    let middle = x + wide / 2.0;
-    let mut above = top;
-    if let Some(whisker) = bar.whisker.filter(|whisker| *whisker > bar.value) {
-        above = frame.height_of(whisker);
-        let (arm, up) = ((wide * 0.2).min(6.0), above);
-        frame.add(format_args!(
-            "<path d=\"M{middle:.1} {top:.1}V{up:.1}M{:.1} {up:.1}H{:.1}\" stroke=\"{GREY}\" \
-             stroke-width=\"1.2\" fill=\"none\"/>",
-            middle - arm,
-            middle + arm
-        ));
-    }
-    let value = number(bar.value);
-    if width(&value) * 0.85 <= wide {
-        frame.text((middle, above - 4.0), "middle", "font-size=\"10\"", &value);
-    }
+    frame.rect((x + gap, top), (wide - 2.0 * gap, frame.base - top), colour, hint);
+    let Some(whisker) = bar.whisker.filter(|whisker| *whisker > bar.value) else { return top };
+    let (middle, arm, up) = (x + wide / 2.0, (wide * 0.2).min(6.0), frame.height_of(whisker));
+    frame.add(format_args!(
+        "<path d=\"M{middle:.1} {top:.1}V{up:.1}M{:.1} {up:.1}H{:.1}\" stroke=\"{GREY}\" \
+         stroke-width=\"1.2\" fill=\"none\"/>",
+        middle - arm,
+        middle + arm
+    ));
+    up
+}
+
+fn value_above(frame: &mut Frame, (x, wide): (f64, f64), above: f64, value: f64) {
+    let at = (x + wide / 2.0, above - 4.0);
+    frame.text(at, "middle", "font-size=\"10\"", &number(value));
+}
+
+/// Whether a bar is as wide as its value is in small letters.
+fn fits(value: &str, wide: f64) -> bool {
+    width(value) * 0.85 <= wide
 }
 
 /// On two lines where one is too narrow.

@@ -7,7 +7,7 @@ use crate::Labels;
 /// Width of the whole, in user units, which are pixels unless it is scaled.
 pub(crate) const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 48.0;
 const RIGHT: f64 = 16.0;
 const BOTTOM: f64 = 56.0;
 
@@ -42,33 +42,26 @@ pub(crate) struct Frame {
 impl Frame {
     /// Draws all but what is measured; `most` is the greatest value there will be.
     pub(crate) fn new<S: AsRef<str>>(labels: Labels<'_>, series: &[S], most: f64) -> Self {
-        let mut legend = Vec::new();
-        let (mut across, mut down) = (LEFT, 40.0);
-        for name in series {
-            let width = 44.0 + width(name.as_ref());
-            if across > LEFT && across + width > WIDTH - RIGHT {
-                (across, down) = (LEFT, down + 16.0);
-            }
-            legend.push((across, down));
-            across += width;
-        }
         let (step, most) = scale(most);
-        let top = down + 28.0;
         let (right, base) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        let mut frame = Self { svg: head(labels.title), left: LEFT, right, top, base, most };
-        frame.text((LEFT, 20.0), "start", "font-size=\"15\"", labels.title);
+        // As much as the greatest of its numbers needs.
+        let left = LEFT.max(width(&number(most)) + 16.0);
+        let legend = legend(series, left, right);
+        let top = legend.last().map_or(40.0, |(_, down)| *down) + 28.0;
+        let mut frame = Self { svg: head(labels.title), left, right, top, base, most };
+        frame.text((left, 20.0), "start", "font-size=\"15\"", labels.title);
         for (number, ((x, y), name)) in legend.into_iter().zip(series).enumerate() {
             frame.rect((x, y - 7.0), (14.0, 4.0), colour(number), "");
             frame.text((x + 20.0, y), "start", "", name.as_ref());
         }
-        frame.text((LEFT - 8.0, top - 14.0), "end", "", labels.unit);
+        frame.text((left - 8.0, top - 14.0), "end", "", labels.unit);
         for mark in 0..=count(most, step) {
             let value = f64::from(mark) * step;
             let y = frame.height_of(value);
-            frame.rule((LEFT, y), (right, y), 0.3);
-            frame.text((LEFT - 8.0, y + 4.0), "end", "", &number(value));
+            frame.rule((left, y), (right, y), 0.3);
+            frame.text((left - 8.0, y + 4.0), "end", "", &number(value));
         }
-        frame.text((f64::midpoint(LEFT, right), HEIGHT - 10.0), "middle", "", labels.below);
+        frame.text((f64::midpoint(left, right), HEIGHT - 10.0), "middle", "", labels.below);
         frame
     }
 
@@ -121,6 +114,21 @@ impl Frame {
         self.svg.push_str("</svg>\n");
         self.svg
     }
+}
+
+/// Where each name stands, with its mark before it; on further lines where one is too narrow.
+fn legend<S: AsRef<str>>(series: &[S], left: f64, right: f64) -> Vec<(f64, f64)> {
+    let (mut across, mut down) = (left, 40.0);
+    let places = series.iter().map(|name| {
+        let width = 44.0 + width(name.as_ref());
+        if across > left && across + width > right {
+            (across, down) = (left, down + 16.0);
+        }
+        let place = (across, down);
+        across += width;
+        place
+    });
+    places.collect()
 }
 
 /// A viewer that knows what its page looks like gets text of more contrast.
@@ -205,6 +213,13 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
+    }
+
+    #[test]
+    fn great_numbers_have_room() {
+        let labels = Labels { title: "", below: "", unit: "" };
+        let left = |most| Frame::new(labels, &["a"], most).left;
+        assert!(left(1e6) > left(10.0) && left(1e6) > width("1 000 000"));
     }
 
     #[test]
