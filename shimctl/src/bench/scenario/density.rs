@@ -50,8 +50,9 @@ impl Crowd<'_> {
             (self.plan.tell)(&format!("density: {}, up to {step}", self.subject.name));
             while self.lives.len() < step {
                 let (life, _) = self.one_more().await?;
-                self.pids.push(life.pids().await?);
+                // First among those that are ended whatever fails.
                 self.lives.push(life);
+                self.pids.push(self.lives[self.lives.len() - 1].pids().await?);
             }
             // Idle means that nobody has asked for anything for a while.
             let gap = tokio::time::sleep(self.plan.gap);
