@@ -1,6 +1,6 @@
 //! `shimctl bench`: times shims against each other.
 
-use std::fs;
+use std::fs::{self, File};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -122,6 +122,10 @@ impl FromStr for Named {
 impl Named {
     fn subject(&self) -> Result<Arc<Subject>> {
         let binary = ShimBinary::resolve(&self.shim)?;
+        // Pages of a file just written count as dirty in whoever maps them, until they are on disk.
+        File::open(binary.path())
+            .and_then(|file| file.sync_all())
+            .with_context(|| format!("write {} to disk", binary.path().display()))?;
         let options = runtime_options(&binary, &self.options)?;
         Ok(Arc::new(Subject { name: self.name.clone(), binary, options }))
     }
