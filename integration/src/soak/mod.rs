@@ -5,7 +5,6 @@
 //!   at between two batches, when it has no container: what it holds then, it never gives back.
 //! - [`Sharing::None`]: a shim for each container, with its start and its end.
 
-pub mod plot;
 pub mod report;
 pub mod sample;
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use plot::{Labels, Line};
 
-use super::plot::{self, Line};
 use super::sample::{Batch, GAUGES, quarters};
 use super::{Found, Sharing};
 
@@ -94,10 +94,12 @@ fn plots(found: &Found) -> [(&'static str, String); 3] {
     let tables = [4, 5, 6, 7].map(gauge);
     let times = [("median", 50), ("99 of 100", 99)]
         .map(|(name, percent)| line(name, &|batch| percentile(&batch.latencies, percent)));
+    let draw =
+        |title, unit, lines: &[Line]| plot::lines(Labels { title, below: "cycles", unit }, lines);
     [
-        ("memory", plot::svg("Memory, KiB", "cycles", &memory)),
-        ("descriptors", plot::svg("Descriptors and threads", "cycles", &tables)),
-        ("latency", plot::svg("A cycle, ms", "cycles", &times)),
+        ("memory", draw("Memory", "KiB", &memory)),
+        ("descriptors", draw("Descriptors and threads", "", &tables)),
+        ("latency", draw("A cycle", "ms", &times)),
     ]
 }
 
