@@ -20,6 +20,7 @@ use crate::{
         files::Given,
         hooks::Hooked,
         launch::{Launched, Launcher},
+        oom::OomWatch,
         plan::{self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan},
         seccomp::Cache,
         stem::{self, Stem},
@@ -175,7 +176,11 @@ impl Draft {
         let streams = streams(&request.streams, owner)?;
         let given = Given { streams, joins: Some(&joins), ..Given::default() };
         let (plan, hooked) = (&self.plan, self.hooked.as_ref());
-        let born = |pid| record.born(pid);
+        let (cgroup, mut oom) = (&self.cgroup, OomWatch::None);
+        let born = |pid| {
+            oom = OomWatch::of_live(cgroup);
+            record.born(pid)
+        };
         let launched = ready.launcher.launch_and(plan, &given, hooked, born).await;
         let launched = match launched {
             Ok(launched) => launched,
@@ -200,6 +205,7 @@ impl Draft {
             pid,
             pidfd,
             gate,
+            oom,
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Ok(Created { container, init: Process { pid, exit, terminal }.into() })

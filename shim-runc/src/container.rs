@@ -60,29 +60,23 @@ pub(crate) struct Parts {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) gate: Option<Gate>,
+    pub(crate) oom: OomWatch,
 }
 
 impl NativeContainer {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { launcher, cgroup, namespaces, inherited, hooked, owner, pid, pidfd, gate } =
-            parts;
-        // A container runs as well without this news.
-        let oom = OomWatch::of(&cgroup).unwrap_or_else(|err| {
-            log::warn!("{err:#}");
-            OomWatch::None
-        });
         Self {
-            launcher,
-            cgroup,
-            namespaces,
-            inherited,
-            hooked,
-            owner,
-            pid,
-            pidfd,
-            gate: Mutex::new(gate),
+            launcher: parts.launcher,
+            cgroup: parts.cgroup,
+            namespaces: parts.namespaces,
+            inherited: parts.inherited,
+            hooked: parts.hooked,
+            owner: parts.owner,
+            pid: parts.pid,
+            pidfd: parts.pidfd,
+            gate: Mutex::new(parts.gate),
             execs: Arc::default(),
-            oom,
+            oom: parts.oom,
             paused: AtomicBool::new(false),
         }
     }

@@ -88,6 +88,8 @@ impl Publisher {
             let Some(envelope) = self.take() else {
                 self.shared.emptied.notify_waiters();
                 self.shared.filled.notified().await;
+                // Clients that wait for an answer come first.
+                tokio::task::yield_now().await;
                 continue;
             };
             while let Err(err) = forward(&mut connection, &address, &envelope).await {

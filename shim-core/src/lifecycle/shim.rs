@@ -104,9 +104,8 @@ impl<B: Backend> Shim<B> {
             err.context(format!("create {id}"))
         })?;
         let pid = exit.as_ref().map(|(pid, _)| *pid);
-        // Read by `delete` alone, should this shim die.
-        if let Some(Err(err)) = pid.map(|pid| linux::record(&bundle, pid)) {
-            log::warn!("{err:#}");
+        if let Some(pid) = pid {
+            tokio::spawn(record(bundle.clone(), pid));
         }
         self.herald.tell(&Event::Created(Box::new(event::Created {
             container: id.clone(),
@@ -235,5 +234,14 @@ async fn abandon<C: Container>(container: &C, exit: ExitFuture) {
     .await;
     if let Err(err) = ended {
         log::warn!("after a failed create: {err:#}");
+    }
+}
+
+/// Records the init process for a `delete` that comes after this shim's death. Clients that wait for
+/// an answer come first.
+async fn record(bundle: Bundle, pid: Pid) {
+    tokio::task::yield_now().await;
+    if let Err(err) = linux::record(&bundle, pid) {
+        log::warn!("{err:#}");
     }
 }

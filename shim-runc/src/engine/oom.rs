@@ -44,11 +44,16 @@ pub(crate) enum OomWatch {
 }
 
 impl OomWatch {
-    /// Begins to watch a cgroup that exists.
-    ///
-    /// # Errors
-    /// What could not be opened or registered.
-    pub(crate) fn of(cgroup: &Cgroup) -> Result<Self> {
+    /// Begins to watch a cgroup that exists. A container runs as well without this news.
+    pub(crate) fn of_live(cgroup: &Cgroup) -> Self {
+        Self::of(cgroup).unwrap_or_else(|err| {
+            log::warn!("{err:#}");
+            Self::None
+        })
+    }
+
+    /// The same, and an error for what could not be opened or registered.
+    fn of(cgroup: &Cgroup) -> Result<Self> {
         let directories = cgroup.directories();
         let holds = |wanted: &str| {
             let mut found = directories.iter();
