@@ -42,6 +42,7 @@ pub mod lane;
 pub mod leaks;
 pub mod mounts;
 pub mod procs;
+pub mod registry;
 pub mod runner;
 pub mod session;
 pub mod shim;
