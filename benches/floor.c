@@ -5,8 +5,8 @@
  *   floor --rootfs DIR [--rounds N] [--gap MS]
  *
  * Prints {"create":[ms…],"start":[ms…]}. Create lasts until the process waits before its
- * execve(2), start until that has been done. Removal is not timed. Needs root, and cgroup v1 with
- * the devices controller.
+ * execve(2), start until that has been done; before each of the two nothing happens for the gap.
+ * Removal is not timed. Needs root, and cgroup v1 with the devices controller.
  */
 #define _GNU_SOURCE
 #include "floor.h"
@@ -256,7 +256,8 @@ static double now(void) {
     return (double)time.tv_sec * 1e3 + (double)time.tv_nsec / 1e6;
 }
 
-static void play_round(double *create, double *start) {
+static void play_round(const struct timespec *gap, double *create, double *start) {
+    nanosleep(gap, NULL);
     double before = now();
     if (mount(all.source, all.rootfs, NULL, MS_BIND | MS_REC, NULL)) {
         die("mount %s", all.source);
@@ -264,12 +265,14 @@ static void play_round(double *create, double *start) {
     make_cgroups();
     clone_process();
     hear("r");
+    double created = now();
+    nanosleep(gap, NULL);
     double between = now();
     if (write(all.go[1], "g", 1) != 1) {
         die("start");
     }
     hear("");
-    *create = between - before;
+    *create = created - before;
     *start = now() - between;
     remove_container();
 }
@@ -318,11 +321,10 @@ int main(int count, char **arguments) {
     sigaction(SIGTERM, &action, NULL);
     prepare();
     /* The first makes what later ones find: caches, and folders that the image lacks. */
-    play_round(create, start);
-    struct timespec pause = {gap / 1000, gap % 1000 * 1000000};
+    const struct timespec pause = {gap / 1000, gap % 1000 * 1000000};
+    play_round(&pause, create, start);
     for (long i = 0; i < rounds && !stopped; i++) {
-        nanosleep(&pause, NULL);
-        play_round(create + i, start + i);
+        play_round(&pause, create + i, start + i);
     }
     remove_all();
     if (stopped) {
