@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -163,6 +164,10 @@ static void read_set(const char *name, char set[ROOM]) {
 
 static void prepare(void) {
     umask(0);
+    /* What we were given is not the container's. */
+    if (close_range(3, ~0U, CLOSE_RANGE_CLOEXEC)) {
+        die("close_range");
+    }
     strcpy(all.work, "/tmp/floor-XXXXXX");
     if (!mkdtemp(all.work)) {
         die("make a folder in /tmp");
