@@ -13,11 +13,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use integration::cgroups;
 use integration::debs::{Deb, Store};
 use integration::engine::Engine;
 use integration::isolation::{self, Step};
 use integration::through::{self, Plan, Stage, Subject};
+use integration::{cgroups, procs};
+
+/// What the cgroups of a run are called; the number of its process follows.
+const MARK: &str = "throughp";
 
 struct Arguments {
     subjects: Vec<Subject>,
@@ -40,7 +43,8 @@ fn act() -> Result<ExitCode> {
         Step::Outside => {
             arguments()?;
             Store::open().fetch(&[Engine::V2.deb(), Deb::BUSYBOX, Deb::RUNC])?;
-            let mark = format!("throughp{}", std::process::id());
+            cgroups::sweep(is_abandoned)?;
+            let mark = format!("{MARK}{}", std::process::id());
             let arguments = std::env::args_os().skip(1);
             let status = isolation::command(&mark)?.args(arguments).status()?;
             // Those of a life that failed would stay.
@@ -48,6 +52,12 @@ fn act() -> Result<ExitCode> {
             Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
     }
+}
+
+/// Whether a cgroup is the mark of a run that was killed before its end.
+fn is_abandoned(name: &str) -> bool {
+    let pid = name.strip_prefix(MARK).and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| procs::find(pid).is_none())
 }
 
 fn measure(mark: &str, arguments: &Arguments) -> Result<()> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use shim_client::{Bundle, Container, EventServer, Generation, Shim, Store};
 use shim_protos::protobuf::MessageField;
-use shim_protos::task::{CreateTaskRequest, StartRequest};
+use shim_protos::task::{CreateTaskRequest, ShutdownRequest, StartRequest};
 use shim_protos::types::Mount;
 
 use super::life::{Clock, Phase, Times};
@@ -31,6 +31,7 @@ impl Daemon {
     }
 
     /// The phases are containerd's: the shim's start is a part of Create, its end one of Delete.
+    /// containerd executes the shim's `delete` as well, but lets nobody wait for it.
     pub(super) async fn live(&self, stage: &Stage, subject: &Subject) -> Result<Times> {
         let draft = stage.draft()?;
         let Draft { id, spec, folder, overlay } = &draft;
@@ -62,8 +63,11 @@ impl Daemon {
                 return Err(error);
             }
         };
-        container.remove_shim().await?;
+        let shutdown = ShutdownRequest { id: id.clone(), ..Default::default() };
+        // It may end faster than its answer travels; whether it has ended is found out below.
+        let _ = container.task().shutdown(&shutdown).await;
         times.set(Phase::Delete, clock.lap());
+        container.remove_shim().await?;
         bundle.remove()?;
         Ok(times)
     }

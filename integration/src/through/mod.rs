@@ -38,7 +38,9 @@ const WARM_UP: usize = 2;
 #[derive(Debug)]
 struct Measured {
     name: String,
-    lives: Vec<Times>,
+    through: Vec<Times>,
+    /// Without containerd; empty where that was not asked for.
+    alone: Vec<Times>,
     /// Of the command line client; none where it cannot name the runtime.
     runs: Vec<Duration>,
 }
@@ -51,60 +53,51 @@ struct Measured {
 /// The first life that fails, with its shim's name: figures of a shim that fails mean nothing.
 pub fn measure(stage: &Stage, plan: Plan, subjects: &[Subject], alone: &[String]) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let through = runtime.block_on(Box::pin(through(stage, plan, subjects)))?;
-    let solitary: Vec<Subject> =
-        subjects.iter().filter(|subject| alone.contains(&subject.name)).cloned().collect();
-    let alone = runtime.block_on(Box::pin(by_themselves(stage, plan, &solitary)))?;
-    Ok(report::to_json(plan.rounds, &through, &alone))
+    let measured = runtime.block_on(Box::pin(rounds(stage, plan, subjects, alone)))?;
+    Ok(report::to_json(plan.rounds, &measured))
 }
 
-async fn through(stage: &Stage, plan: Plan, subjects: &[Subject]) -> Result<Vec<Measured>> {
+async fn rounds(
+    stage: &Stage,
+    plan: Plan,
+    subjects: &[Subject],
+    alone: &[String],
+) -> Result<Vec<Measured>> {
+    let played = alone::Daemon::play(stage).await?;
     let mut clients = Vec::new();
     for subject in subjects {
         clients.push(stage.client(subject).await?);
     }
-    let mut measured = empty(subjects);
+    let mut measured: Vec<Measured> = subjects.iter().map(Measured::of).collect();
     for round in 0..WARM_UP + plan.rounds {
         for at in turn(round, subjects.len()) {
             let (subject, measured) = (&subjects[at], &mut measured[at]);
             let named = || format!("{}, round {round}", subject.name);
             tokio::time::sleep(plan.gap).await;
-            let times = life::live(stage, &clients[at], subject).await.with_context(named)?;
+            let through = life::live(stage, &clients[at], subject).await.with_context(named)?;
             tokio::time::sleep(plan.gap).await;
             let run = life::run(stage, subject).with_context(named)?;
+            let mut by_itself = None;
+            if alone.contains(&subject.name) {
+                tokio::time::sleep(plan.gap).await;
+                let life = Box::pin(played.live(stage, subject)).await;
+                by_itself = Some(life.context("alone").with_context(named)?);
+            }
             if round >= WARM_UP {
-                measured.lives.push(times);
+                measured.through.push(through);
                 measured.runs.extend(run);
+                measured.alone.extend(by_itself);
             }
         }
     }
     Ok(measured)
 }
 
-async fn by_themselves(stage: &Stage, plan: Plan, subjects: &[Subject]) -> Result<Vec<Measured>> {
-    let daemon = alone::Daemon::play(stage).await?;
-    let mut measured = empty(subjects);
-    for round in 0..WARM_UP + plan.rounds {
-        for at in turn(round, subjects.len()) {
-            let subject = &subjects[at];
-            tokio::time::sleep(plan.gap).await;
-            let times = Box::pin(daemon.live(stage, subject))
-                .await
-                .with_context(|| format!("{} alone, round {round}", subject.name))?;
-            if round >= WARM_UP {
-                measured[at].lives.push(times);
-            }
-        }
-    }
-    Ok(measured)
-}
-
-fn empty(subjects: &[Subject]) -> Vec<Measured> {
-    let of = |subject: &Subject| {
+impl Measured {
+    fn of(subject: &Subject) -> Self {
         let name = subject.name.clone();
-        Measured { name, lives: Vec::new(), runs: Vec::new() }
-    };
-    subjects.iter().map(of).collect()
+        Self { name, through: Vec::new(), alone: Vec::new(), runs: Vec::new() }
+    }
 }
 
 /// All places, beginning with another one each round.

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Measured, Phase};
+use super::{Measured, Phase, Times};
 
 /// Scenarios `containerd` and `alone`, of the same rows.
-pub(super) fn to_json(rounds: usize, through: &[Measured], alone: &[Measured]) -> Value {
-    let mut rows = lives(through);
-    rows.push(row("ctr run", through, |shim| shim.runs.clone()));
+pub(super) fn to_json(rounds: usize, measured: &[Measured]) -> Value {
+    let mut rows = lives(measured, |shim| &shim.through);
+    rows.push(row("ctr run", measured, |shim| shim.runs.clone()));
     json!({
         "rounds": rounds,
         "scenarios": [
             { "name": "containerd", "rows": rows },
-            { "name": "alone", "rows": lives(alone) },
+            { "name": "alone", "rows": lives(measured, |shim| &shim.alone) },
         ],
     })
 }
 
-fn lives(measured: &[Measured]) -> Vec<Value> {
-    let phases = Phase::ALL.into_iter().map(|phase| {
-        row(phase.name(), measured, |shim| shim.lives.iter().map(|life| life.of(phase)).collect())
-    });
-    let whole = row("whole life", measured, |shim| {
-        shim.lives.iter().map(super::life::Times::whole).collect()
-    });
-    phases.chain([whole]).collect()
+fn lives(measured: &[Measured], of: impl Fn(&Measured) -> &[Times]) -> Vec<Value> {
+    let times = |name, time: &dyn Fn(&Times) -> Duration| {
+        row(name, measured, |shim| of(shim).iter().map(time).collect())
+    };
+    let phases = Phase::ALL.into_iter().map(|phase| times(phase.name(), &|life| life.of(phase)));
+    let mut rows: Vec<Value> = phases.collect();
+    rows.push(times("whole life", &Times::whole));
+    rows
 }
 
 /// One row; a shim without values is not in it.
@@ -54,20 +54,21 @@ fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::through::life::Times;
 
     #[test]
     fn a_shim_that_was_not_run_is_not_in_the_row() {
         let mut times = Times::default();
         times.set(Phase::Create, Duration::from_millis(3));
         times.set(Phase::Delete, Duration::from_millis(4));
-        let shim = Measured { name: "a".to_owned(), lives: vec![times], runs: Vec::new() };
-        let report = to_json(1, &[shim], &[]);
+        let (through, name) = (vec![times], "a".to_owned());
+        let shim = Measured { name, through, alone: Vec::new(), runs: Vec::new() };
+        let report = to_json(1, &[shim]);
         let rows = &report["scenarios"][0]["rows"];
         assert_eq!(rows[0]["name"], "create");
         assert_eq!(rows[0]["shims"][0]["median"], 3.0);
         assert_eq!(rows[4]["name"], "whole life");
         assert_eq!(rows[4]["shims"][0]["p95"], 7.0);
         assert_eq!(rows[5]["shims"], json!([]));
+        assert_eq!(report["scenarios"][1]["rows"][0]["shims"], json!([]));
     }
 }
