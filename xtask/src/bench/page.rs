@@ -15,8 +15,8 @@ and in turn, each round beginning with another one, so what counts are the ratio
 faster machine changes all of them alike. `--quick` gives a first look in a few minutes.
 
 The containers have containerd's default spec, `sleep` or `true` of a static busybox, and null
-streams; but for `stdio`. The unified cgroup hierarchy is hidden from all, since crun refuses a host
-that has controllers in it beside those of version 1.
+streams but for `stdio`. `/run` is a tmpfs, as on most hosts. The unified cgroup hierarchy is hidden
+from all, since crun refuses a host that has controllers in it beside those of version 1.
 
 ";
 
