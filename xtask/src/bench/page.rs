@@ -46,7 +46,7 @@ own part, which no shim can make shorter.
 /// The whole page.
 pub(super) fn write(machine: &str, scenarios: &[Scenario], verdicts: &[Verdict]) -> String {
     let mut page = HEAD.to_owned();
-    add(&mut page, &format!("{machine}\n\n{TARGETS}"));
+    add(&mut page, &format!("{}\n\n{TARGETS}", wrapped(machine)));
     for verdict in verdicts {
         let scenario = scenarios.iter().find(|scenario| scenario.name == verdict.scenario);
         let command = scenario.map_or("nothing", |scenario| scenario.command.as_str());
@@ -89,9 +89,9 @@ fn split(scenarios: &[Scenario]) -> String {
 
 fn section(scenario: &Scenario) -> String {
     let Scenario { name, title, command, plots, rows } = scenario;
-    let text = match name.split(',').next() {
-        Some("containerd") => THROUGH,
-        Some("alone") => ALONE,
+    let text = match name.as_str() {
+        "containerd" => THROUGH,
+        "alone" => ALONE,
         _ => "",
     };
     let mut section = format!("\n## {title}\n\n{text}    {command}\n\n");
@@ -134,6 +134,27 @@ fn line(row: &Row, names: &[&str]) -> String {
         add(&mut line, &format!(" {cell} |"));
     }
     line + "\n"
+}
+
+/// In lines as long as the page's others.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut length = 0;
+    for word in text.split(' ') {
+        let more = word.chars().count() + 1;
+        let fits = length + more <= 100;
+        let gap = if lines.is_empty() {
+            ""
+        } else if fits {
+            " "
+        } else {
+            "\n"
+        };
+        length = if fits { length + more } else { more };
+        lines.push_str(gap);
+        lines.push_str(word);
+    }
+    lines
 }
 
 /// What a plot's file is called beside the page.

@@ -175,6 +175,11 @@ impl Tools {
         sh::run(&mut through)?;
         let report = read(&json)?;
         let suffix = if gap == 0 { "" } else { ", idle" };
+        let without = if gap == 0 {
+            "Without containerd, back to back"
+        } else {
+            "Without containerd, with pauses"
+        };
         let scenario = |name: &str, title| -> Result<Scenario> {
             Ok(Scenario {
                 name: format!("{name}{suffix}"),
@@ -184,7 +189,7 @@ impl Tools {
                 rows: found::rows(&report, name)?,
             })
         };
-        Ok(vec![scenario("containerd", title)?, scenario("alone", "The same without containerd")?])
+        Ok(vec![scenario("containerd", title)?, scenario("alone", without)?])
     }
 
     fn run_floor(&self, floor: Floor) -> Result<String> {
@@ -197,7 +202,7 @@ fn floor_scenario(floor: Floor, rows: Vec<Row>) -> Scenario {
     let Floor { name, rounds, gap } = floor;
     Scenario {
         name: name.to_owned(),
-        title: "The floor",
+        title: if gap == 0 { "The floor, back to back" } else { "The floor, with pauses" },
         command: format!("floor --rounds {rounds} --gap {gap}, before and after the shims"),
         plots: Vec::new(),
         rows,

@@ -56,3 +56,10 @@ fn a_plot_has_the_scenario_in_its_name_once() {
     assert_eq!(file_of("life/life-exec.svg"), "performance-life-exec.svg");
     assert_eq!(file_of("many/many.svg"), "performance-many.svg");
 }
+
+#[test]
+fn long_lines_are_broken_between_words() {
+    let text = wrapped(&"a word of some length ".repeat(9));
+    assert!(text.lines().count() == 2 && text.lines().all(|line| line.len() <= 100), "{text}");
+    assert_eq!(text.replace('\n', " "), "a word of some length ".repeat(9));
+}
