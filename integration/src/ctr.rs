@@ -82,7 +82,7 @@ impl Ctr {
         Ok(())
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--address").arg(&self.socket);
         command.args(["--namespace", &self.namespace]).args(args);

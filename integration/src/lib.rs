@@ -12,6 +12,7 @@
 //! - [`lane`] is what a test gets to work with.
 //! - [`faults`] and [`soak`] need no containerd, they play it: the one breaks what it can, the other
 //!   does the same thing ten thousand times. [`budgets`] holds the shim to what it may cost.
+//! - [`through`] times lives under containerd, beside the shims that [`registry`] and Debian have.
 //!
 //! ```text
 //! cargo test -p integration --test it [-- [NAME…] [--exact] [--skip NAME] [--test-threads N] [--list]]
@@ -42,10 +43,12 @@ pub mod lane;
 pub mod leaks;
 pub mod mounts;
 pub mod procs;
+pub mod registry;
 pub mod runner;
 pub mod session;
 pub mod shim;
 pub mod soak;
 pub mod spec;
 pub mod target;
+pub mod through;
 pub mod wait;

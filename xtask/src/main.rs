@@ -9,6 +9,7 @@ mod ci;
 mod conform;
 mod faults;
 mod fuzz;
+mod peers;
 mod run;
 mod sh;
 mod soak;
@@ -23,7 +24,8 @@ Usage: cargo xtask CHORE
   run ARGS..   build, then run a container with no containerd: `shimctl run ARGS..`
   ci           all checks: format, lints, tidy, docs, tests
   tidy         the rules of this repository that no compiler checks
-  bench        our shim beside containerd's own with runc and crun, in one run
+  bench [--quick]
+               our shim beside its peers and the floor; writes docs/performance.md
   fuzz [T [S]] a fuzz target or all, for so many seconds
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
   faults       every fault at every step of a container's life; writes docs/faults.md

@@ -4,6 +4,7 @@
 //! never fetched again. The place is `engines` in cargo's target folder; `SHIM_ENGINES` moves it.
 
 mod apt;
+pub mod crun;
 mod sources;
 
 use std::collections::HashSet;
@@ -53,10 +54,6 @@ impl Deb {
     pub const BUSYBOX: Self = Self { suite: Suite::Bookworm, package: "busybox-static" };
     /// What containerd's own shim drives.
     pub const RUNC: Self = Self { suite: Suite::Bookworm, package: "runc" };
-    /// The fastest of the runtimes that containerd's own shim can drive.
-    pub const CRUN: Self = Self { suite: Suite::Bookworm, package: "crun" };
-    /// A library that crun needs and a small machine lacks.
-    pub const YAJL: Self = Self { suite: Suite::Bookworm, package: "libyajl2" };
     /// Counts system calls.
     pub const STRACE: Self = Self { suite: Suite::Bookworm, package: "strace" };
     /// A library that strace needs and a small machine lacks.

@@ -7,7 +7,7 @@
 mod page;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -16,10 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{build, sh};
-
-/// The shim of the Rust registry: the package, and its binary.
-const RUST_SHIM: [&str; 3] = ["containerd-runc-shim", "0.2.0", "containerd-shim-runc-v2-rs"];
+use crate::{build, peers::Peers, sh};
 
 /// Every generation that the suite can be.
 const GENERATIONS: [&str; 5] = ["1.6", "1.7", "2.0", "2.2", "2.3"];
@@ -63,12 +60,8 @@ pub(crate) fn conform() -> Result<ExitCode> {
 }
 
 fn subjects() -> Result<Vec<Subject>> {
-    let peers = ["run", "--quiet", "--package", "integration", "--bin", "peers"];
-    let peers = sh::output(sh::cargo().args(peers))?;
-    let peers: HashMap<&str, &str> =
-        peers.lines().filter_map(|line| line.split_once(' ')).collect();
-    let path = |name: &str| peers.get(name).copied().with_context(|| format!("no {name}"));
-    let with_runc = vec![format!("BinaryName={}", path("runc")?)];
+    let peers = Peers::fetch()?;
+    let with_runc = vec![format!("BinaryName={}", peers.path("runc")?.display())];
 
     let native = sh::target().join("release/containerd-shim-native-v2");
     let mut subjects: Vec<Subject> = GENERATIONS
@@ -86,7 +79,7 @@ fn subjects() -> Result<Vec<Subject>> {
     {
         subjects.push(Subject {
             name: format!("Go {version}"),
-            shim: path(engine)?.into(),
+            shim: peers.path(engine)?.into(),
             options: with_runc.clone(),
             generation,
             is_reference: true,
@@ -94,27 +87,14 @@ fn subjects() -> Result<Vec<Subject>> {
         });
     }
     subjects.push(Subject {
-        name: format!("Rust {}", RUST_SHIM[1]),
-        shim: rust_shim()?,
+        name: "Rust 0.2.0".to_owned(),
+        shim: peers.path("rust")?.into(),
         options: with_runc,
         generation: "2.0",
         is_reference: false,
         is_ours: false,
     });
     Ok(subjects)
-}
-
-/// Builds the registry's shim, once.
-fn rust_shim() -> Result<PathBuf> {
-    let [package, version, binary] = RUST_SHIM;
-    let root = sh::target().join("peers");
-    let shim = root.join("bin").join(binary);
-    if !shim.exists() {
-        let mut install = sh::cargo();
-        install.args(["install", package, "--version", version, "--locked", "--root"]).arg(&root);
-        sh::run(install.env("CARGO_TARGET_DIR", root.join("target")))?;
-    }
-    Ok(shim)
 }
 
 fn judge(subject: Subject) -> Result<Judged> {
