@@ -16,7 +16,7 @@ use shim_core::{
 use crate::{
     container::{NativeContainer, Parts},
     engine::{
-        cgroup::{Cgroup, CgroupPath, Joins, Mode},
+        cgroup::{Cgroup, CgroupPath, Mode},
         files::Given,
         hooks::Hooked,
         launch::{Launched, Launcher},
@@ -167,24 +167,38 @@ impl Draft {
         mut record: Record,
     ) -> Result<Created<NativeContainer>> {
         let resources = spec::resources(&self.spec)?;
-        self.cgroup.create(resources.as_ref()).context("create the cgroup")?;
+        let making = self.cgroup.begin().context("create the cgroup")?;
         record.made()?;
-        let joins = self.cgroup.joins().context("open the cgroup")?;
-        enter(&mut self.plan, &joins)?;
+        let limit = || making.limit(resources.as_ref()).context("create the cgroup");
+        // On v2 the process is born in its cgroup; a hierarchy of v1 it joins by itself, later.
+        let is_born_limited = self.cgroup.mode() == Mode::V2;
+        if is_born_limited {
+            limit().inspect_err(|_| making.undo())?;
+        }
+        let unified = self.cgroup.unified().context("open the cgroup")?;
+        self.plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
         let owner = Owner::of(&self.options, self.namespaces.outside(&self.spec, uid));
         let streams = streams(&request.streams, owner)?;
-        let given = Given { streams, joins: Some(&joins), ..Given::default() };
+        let unified = unified.as_ref().map(AsFd::as_fd);
+        let given = Given { streams, unified, ..Given::default() };
         let (plan, hooked) = (&self.plan, self.hooked.as_ref());
         let (cgroup, mut oom) = (&self.cgroup, OomWatch::None);
+        let tasks = || {
+            if !is_born_limited {
+                limit()?;
+            }
+            cgroup.tasks().context("open the cgroup")
+        };
         let born = |pid| {
             oom = OomWatch::of_live(cgroup);
             record.born(pid)
         };
-        let launched = ready.launcher.launch_and(plan, &given, hooked, born).await;
+        let launched = ready.launcher.launch_and(plan, &given, hooked, tasks, born).await;
         let launched = match launched {
             Ok(launched) => launched,
             Err(err) => {
+                making.undo();
                 // Hooks that set something up may have run.
                 if let Some(hooked) = &self.hooked {
                     let poststop = &hooked.hooks.poststop;
@@ -227,12 +241,6 @@ impl Owner {
         let is_chosen = options.io_uid != 0;
         Self { uid: chosen(options.io_uid).or(uid), gid: chosen(options.io_gid), is_chosen }
     }
-}
-
-/// Adds a cgroup to a plan.
-pub(crate) fn enter(plan: &mut Plan, joins: &Joins) -> Result<()> {
-    let hierarchies: Vec<_> = joins.tasks.iter().map(|tasks| tasks.hierarchy.clone()).collect();
-    plan.enter_cgroup(&hierarchies, joins.unified.is_some())
 }
 
 /// Lends the streams of a request, and hands pipes among them to their owner.

@@ -154,15 +154,17 @@ impl Container for NativeContainer {
         let terminal = matches!(streams, Streams::Terminal);
         let choices = Choices { terminal, ..Choices::default() };
         let mut plan = Plan::process(&process, &self.namespaces, &self.inherited, choices)?;
-        let joins = self.cgroup.joins().context("open the cgroup")?;
-        backend::enter(&mut plan, &joins)?;
+        let unified = self.cgroup.unified().context("open the cgroup")?;
+        plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = process.user().uid();
         let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);
         let owner = Owner { uid: own.or(self.owner.uid), ..self.owner };
         let streams = backend::streams(&streams, owner)?;
         let init = Some(std::os::fd::AsFd::as_fd(&self.pidfd));
-        let given = Given { streams, init, joins: Some(&joins), ..Given::default() };
-        let launched = self.launcher.launch(&plan, &given, None).await?;
+        let unified = unified.as_ref().map(std::os::fd::AsFd::as_fd);
+        let given = Given { streams, init, unified, ..Given::default() };
+        let tasks = || self.cgroup.tasks().context("open the cgroup");
+        let launched = self.launcher.launch_and(&plan, &given, None, tasks, |_| Ok(())).await?;
         self.execs().insert(id.clone(), launched.pidfd);
         let execs = Arc::clone(&self.execs);
         let exit = Box::pin(async move {

@@ -16,7 +16,6 @@ use nix::{
 use shim_core::{Context, Error, Result};
 
 use super::{
-    cgroup::Joins,
     plan::{Idmap, Mappings, Plan, Source, Tree},
     sys::{self, MountChange, Reach},
 };
@@ -30,8 +29,8 @@ pub(crate) struct Given<'a> {
     pub(crate) init: Option<BorrowedFd<'a>>,
     /// What hooks print goes here.
     pub(crate) output: Option<BorrowedFd<'a>>,
-    /// The container's cgroup.
-    pub(crate) joins: Option<&'a Joins>,
+    /// The container's cgroup of v2.
+    pub(crate) unified: Option<BorrowedFd<'a>>,
 }
 
 /// User namespaces that exist for their mappings.
@@ -80,7 +79,6 @@ pub(crate) fn open_all<'a>(
 
 fn open_one<'a>(source: &Source, given: &Given<'a>, spaces: &Spaces) -> Result<Opened<'a>> {
     let missing = || Error::other("a file of the plan is missing");
-    let tasks = |index: usize| given.joins.and_then(|joins| joins.tasks.get(index));
     Ok(match source {
         Source::Tree(tree) => Opened::Own(copy_tree(tree, spaces)?),
         Source::Null => Opened::Own(device(Path::new("/dev/null"), libc::S_IFCHR, makedev(1, 3))?),
@@ -91,11 +89,7 @@ fn open_one<'a>(source: &Source, given: &Given<'a>, spaces: &Spaces) -> Result<O
         }
         Source::Output => Opened::Lent(given.output.ok_or_else(missing)?),
         Source::Init => Opened::Lent(given.init.ok_or_else(missing)?),
-        Source::Tasks(index) => Opened::Lent(tasks(*index).ok_or_else(missing)?.fd.as_fd()),
-        Source::Unified => {
-            let unified = given.joins.and_then(|joins| joins.unified.as_ref());
-            Opened::Lent(unified.ok_or_else(missing)?.as_fd())
-        }
+        Source::Unified => Opened::Lent(given.unified.ok_or_else(missing)?),
     })
 }
 

@@ -63,29 +63,36 @@ impl Launcher {
         given: &Given<'_>,
         hooked: Option<&Hooked>,
     ) -> Result<Launched> {
-        self.launch_and(plan, given, hooked, |_| Ok(())).await
+        self.launch_and(plan, given, hooked, || Ok(Vec::new()), |_| Ok(())).await
     }
 
-    /// The same, and does something when the process is there, while it runs its plan.
+    /// The same for a process that joins a cgroup: its `tasks` files are opened while the process is
+    /// cloned, and `born` is called when it is there, while it runs its plan.
     ///
     /// # Errors
-    /// As above, or what `meanwhile` says.
+    /// As above, or what these two say.
     pub(crate) async fn launch_and(
         &self,
         plan: &Plan,
         given: &Given<'_>,
         hooked: Option<&Hooked>,
-        meanwhile: impl FnOnce(Pid) -> Result<()>,
+        tasks: impl FnOnce() -> Result<Vec<OwnedFd>>,
+        born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let (ours, theirs) = socket_pair()?;
         let output = hooked.map(|_| hooks::memory(c"output")).transpose()?;
         let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
         let spaces = self.spaces(plan).await?;
-        let (made, exit) = self.make(plan, &given, &spaces, theirs).await?;
+        let mut opened = Ok(Vec::new());
+        let open = || opened = tasks();
+        let (made, exit) = self.make(plan, &given, &spaces, theirs, open).await?;
         drop(spaces);
         let mut talk = Talk::new(plan, watch(ours)?, made.pid);
-        let stands = match meanwhile(made.pid) {
-            Ok(()) => talk.listen(self, hooked).await,
+        let stands = match opened.and_then(|tasks| talk.hand_over(tasks)) {
+            Ok(()) => match born(made.pid) {
+                Ok(()) => talk.listen(self, hooked).await,
+                Err(err) => Err(Trouble::Ours(err)),
+            },
             Err(err) => Err(Trouble::Ours(err)),
         };
         match stands {
@@ -109,13 +116,14 @@ impl Launcher {
         given: &Given<'_>,
         spaces: &Spaces,
         socket: OwnedFd,
+        meanwhile: impl FnOnce(),
     ) -> Result<(Made, ExitFuture)> {
         let opened = files::open_all(plan, given, spaces)?;
         let bytes = plan.bytes();
         let memory = sealed(&bytes).context("write the plan")?;
         let mut files = vec![memory.as_fd(), socket.as_fd()];
         files.extend(opened.iter().map(AsFd::as_fd));
-        self.ask(plan, bytes.len(), &files).await
+        self.ask(plan, bytes.len(), &files, meanwhile).await
     }
 
     /// Has the stem make the process, and takes it over.
@@ -124,6 +132,7 @@ impl Launcher {
         plan: &Plan,
         length: usize,
         files: &[BorrowedFd<'_>],
+        meanwhile: impl FnOnce(),
     ) -> Result<(Made, ExitFuture)> {
         if files.len() > Files::ROOM {
             let why = format!("the spec needs {} files at once", files.len());
@@ -133,7 +142,7 @@ impl Launcher {
         request.plan = length as u64;
         request.files = files.len() as u64;
         let hold = self.reaper.hold();
-        let made = self.stem.make(&request, files).await.map_err(refused)?;
+        let made = self.stem.make(&request, files, meanwhile).await.map_err(refused)?;
         match made.pidfd.try_clone() {
             Ok(pidfd) => {
                 let exit = hold.adopt(made.pid, pidfd);

@@ -67,7 +67,10 @@ macro_rules! steps {
 }
 
 steps! {
-    /// Writes `0` to a `tasks` file of cgroup v1. The kernel moves the writing thread itself
+    /// Takes the `tasks` files of the cgroup from the shim, which made it while this process was
+    /// cloned.
+    AwaitCgroup {} = "wait for the cgroup",
+    /// Writes `0` to one of those, of cgroup v1. The kernel moves the writing thread itself
     /// without the lock that a write to `cgroup.procs` waits milliseconds for.
     JoinCgroup { tasks: Slot; hierarchy: Text } = "join cgroup hierarchy {hierarchy}",
     /// AppArmor's profile, from the next execve(2) on. Written while the host's procfs is at

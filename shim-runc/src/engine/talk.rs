@@ -67,6 +67,20 @@ impl<'plan> Talk<'plan> {
         Self { plan, socket, pid, terminal: None }
     }
 
+    /// Gives the child the files of its cgroup, if there are any. It has just been made, so there is
+    /// room for a message.
+    ///
+    /// # Errors
+    /// When the child is gone.
+    pub(crate) fn hand_over(&self, tasks: Vec<OwnedFd>) -> Result<()> {
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
+        let sent = sys::send(self.socket.get_ref().as_fd(), &[0], &tasks);
+        sent.context("hand over the cgroup")
+    }
+
     /// Listens until the child waits for its start (true), or has become its program (false).
     pub(crate) async fn listen(
         &mut self,

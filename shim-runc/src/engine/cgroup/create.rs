@@ -1,63 +1,85 @@
 //! Making a cgroup: a directory a hierarchy, then the limits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 use shim_core::{Error, Kind, Result};
 
 use super::{
-    Cgroup, Directory, Mode, devices,
+    Cgroup, Mode, devices,
     dir::{self, Dir, Fresh},
     limits::{self, Files},
     processes,
 };
 
-/// Makes the cgroup, or nothing.
-pub(super) fn create(cgroup: &Cgroup, resources: Option<&LinuxResources>) -> Result<()> {
-    let directories = cgroup.directories();
-    let mut made = Vec::new();
-    build(cgroup, resources, &directories, &mut made).inspect_err(|_| {
-        for path in made.iter().rev() {
-            // A parent may have become somebody else's as well: then it stays.
-            let _ = unlinkat(nix::fcntl::AT_FDCWD, *path, UnlinkatFlags::RemoveDir);
-        }
-    })
+/// A cgroup whose directories are made, and what it takes to make it undone.
+#[derive(Debug)]
+pub(crate) struct Making {
+    cgroup: Cgroup,
+    /// The directories that were not there before, parents first.
+    made: Vec<PathBuf>,
+    fresh: Fresh,
 }
 
-fn build<'a>(
-    cgroup: &Cgroup,
-    resources: Option<&LinuxResources>,
-    directories: &'a [Directory],
-    made: &mut Vec<&'a Path>,
-) -> Result<()> {
-    let mut fresh = Fresh::Made;
-    for directory in directories {
-        let done = dir::make(&directory.path, made).map_err(|(path, err)| {
-            Error::from(err).context(format!("make cgroup {}", path.display()))
-        })?;
-        if done == Fresh::Found {
-            fresh = Fresh::Found;
-            refuse_in_use(cgroup, &directory.path)?;
+impl Making {
+    /// Makes the directories, or nothing.
+    pub(super) fn begin(cgroup: &Cgroup) -> Result<Self> {
+        let mut making = Self { cgroup: cgroup.clone(), made: Vec::new(), fresh: Fresh::Made };
+        match making.make_all() {
+            Ok(()) => Ok(making),
+            Err(err) => {
+                making.undo();
+                Err(err)
+            }
         }
     }
-    if fresh == Fresh::Found && cgroup.frozen()? {
-        return Err(in_use(cgroup, "is frozen"));
+
+    fn make_all(&mut self) -> Result<()> {
+        for directory in self.cgroup.directories() {
+            let done = dir::make(&directory.path, &mut self.made).map_err(|(path, err)| {
+                Error::from(err).context(format!("make cgroup {}", path.display()))
+            })?;
+            if done == Fresh::Found {
+                self.fresh = Fresh::Found;
+                refuse_in_use(&self.cgroup, &directory.path)?;
+            }
+        }
+        if self.fresh == Fresh::Found && self.cgroup.frozen()? {
+            return Err(in_use(&self.cgroup, "is frozen"));
+        }
+        Ok(())
     }
-    hand_down(cgroup, resources);
-    let cpuset = cgroup.hierarchies.v1_of("cpuset").map(|cpuset| cpuset.root.as_path());
-    let path = |root: &Path| root.join(cgroup.path.relative());
-    if let Some(root) = cpuset.filter(|_| resources.is_some_and(limits::ask_for_cpuset)) {
-        // A part of the parent's sets: so these have to be there first.
-        limits::fill_cpuset(root, path(root).parent().unwrap_or(root))?;
+
+    /// Sets the limits, which have to be there before a process is.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for limits that make no sense, or the one that could not be set.
+    pub(crate) fn limit(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        let cgroup = &self.cgroup;
+        hand_down(cgroup, resources);
+        let cpuset = cgroup.hierarchies.v1_of("cpuset").map(|cpuset| cpuset.root.as_path());
+        let path = |root: &Path| root.join(cgroup.path.relative());
+        if let Some(root) = cpuset.filter(|_| resources.is_some_and(limits::ask_for_cpuset)) {
+            // A part of the parent's sets: so these have to be there first.
+            limits::fill_cpuset(root, path(root).parent().unwrap_or(root))?;
+        }
+        if let Some(resources) = resources {
+            limits::set(cgroup, resources)?;
+            if let Some(list) = resources.devices().as_ref().filter(|list| !list.is_empty()) {
+                devices::set(&Files::of(cgroup, "devices", "devices"), list, self.fresh)?;
+            }
+        }
+        cpuset.map_or(Ok(()), |root| limits::fill_cpuset(root, &path(root)))
     }
-    if let Some(resources) = resources {
-        limits::set(cgroup, resources)?;
-        if let Some(list) = resources.devices().as_ref().filter(|list| !list.is_empty()) {
-            devices::set(&Files::of(cgroup, "devices", "devices"), list, fresh)?;
+
+    /// Removes the directories that were made, when nobody is in them.
+    pub(crate) fn undo(&self) {
+        for path in self.made.iter().rev() {
+            // A parent may have become somebody else's as well: then it stays.
+            let _ = unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir);
         }
     }
-    cpuset.map_or(Ok(()), |root| limits::fill_cpuset(root, &path(root)))
 }
 
 fn refuse_in_use(cgroup: &Cgroup, path: &Path) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -101,14 +101,14 @@ impl Writer {
 /// With the path that could not be made.
 pub(super) fn make<'a>(
     path: &'a Path,
-    made: &mut Vec<&'a Path>,
+    made: &mut Vec<PathBuf>,
 ) -> Result<Fresh, (&'a Path, Errno)> {
     // Someone may remove a parent between two calls: with containers that come and go below it,
     // it is not unlikely to be seen once, but not again and again.
     for _ in 0..8 {
         match mkdirat(AT_FDCWD, path, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {
-                made.push(path);
+                made.push(path.to_owned());
                 return Ok(Fresh::Made);
             }
             Err(Errno::EEXIST) => return Ok(Fresh::Found),

@@ -2,9 +2,10 @@
 //! removing it, on v1, hybrid and v2 hosts alike.
 //!
 //! Two rules keep a start fast:
-//! - Limits are set before there is a process, so that nothing runs without them.
+//! - Limits are set before a process joins, so that nothing runs without them.
 //! - Nothing here writes to `cgroup.procs`: that waits for a grace period of RCU, 5 to 35 ms. On v2
-//!   a child is cloned into its cgroup; on v1 it writes `0` to `tasks` itself. See [`Joins`].
+//!   a child is cloned into its cgroup; on v1 it writes `0` to `tasks` itself. See
+//!   [`Cgroup::tasks`].
 
 #[expect(unsafe_code, reason = "bpf(2) has no safe wrapper in nix")]
 mod bpf;
@@ -23,25 +24,21 @@ mod processes;
 mod remove;
 mod stats;
 
-use std::{
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use nix::{
-    errno::Errno,
     fcntl::{OFlag, open},
     sys::stat,
 };
 use oci_spec::runtime::LinuxResources;
 use shim_core::{
-    Error, Result,
+    Context, Result,
     model::{Pid, Stats},
 };
 
 use self::dir::Dir;
 pub(crate) use self::{
+    create::Making,
     hierarchy::{Hierarchies, Mode},
     path::CgroupPath,
 };
@@ -62,24 +59,6 @@ pub(crate) struct Directory {
     pub(crate) mount: PathBuf,
     /// The container's directory.
     pub(crate) path: PathBuf,
-}
-
-/// What a child needs to enter a cgroup.
-#[derive(Debug)]
-pub(crate) struct Joins {
-    /// The v1 hierarchies. The child, which has one thread, writes `0` to each.
-    pub(crate) tasks: Vec<Tasks>,
-    /// The v2 directory, for `CLONE_INTO_CGROUP` and to open `cgroup.procs` where that fails.
-    pub(crate) unified: Option<OwnedFd>,
-}
-
-/// A `tasks` file that is open for writing.
-#[derive(Debug)]
-pub(crate) struct Tasks {
-    /// As [`Directory::hierarchy`], for messages.
-    pub(crate) hierarchy: String,
-    /// The file, close-on-exec.
-    pub(crate) fd: OwnedFd,
 }
 
 impl Cgroup {
@@ -130,38 +109,52 @@ impl Cgroup {
         self.directories().iter().any(|directory| directory.path.exists())
     }
 
-    /// Makes the cgroup in every hierarchy and sets its limits; what it made is gone again after
-    /// an error.
+    /// Makes the cgroup in every hierarchy, without limits yet; what it made is gone again after an
+    /// error.
     ///
     /// # Errors
     /// `FailedPrecondition` when the cgroup is frozen or has processes: it is somebody else's.
-    /// `InvalidArgument` for limits that make no sense.
-    pub(crate) fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
-        create::create(self, resources)
+    pub(crate) fn begin(&self) -> Result<Making> {
+        Making::begin(self)
     }
 
-    /// Opens what children need to enter. Each child can use it again.
+    /// Makes it with its limits, or nothing.
+    #[cfg(test)]
+    fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        let making = self.begin()?;
+        making.limit(resources).inspect_err(|_| making.undo())
+    }
+
+    /// The hierarchies of v1 that a child joins, in the order of [`Self::tasks`].
+    pub(crate) fn joined(&self) -> impl Iterator<Item = &str> {
+        self.hierarchies.v1.iter().map(|found| found.name.as_str())
+    }
+
+    /// Opens a `tasks` file for each hierarchy of v1, close-on-exec. A child, which has one thread,
+    /// writes `0` to each to join it.
     ///
     /// # Errors
     /// When the cgroup is gone.
-    pub(crate) fn joins(&self) -> Result<Joins> {
-        let mut joins = Joins { tasks: Vec::new(), unified: None };
-        for Directory { hierarchy, path, .. } in self.directories() {
-            let opened = |err: Errno, path: &Path| {
-                Error::from(err).context(format!("open {}", path.display()))
-            };
-            if hierarchy.is_empty() {
-                let dir = Dir::open(&path).map_err(|err| opened(err, &path))?;
-                joins.unified = Some(dir.into_fd());
-            } else {
-                let path = path.join("tasks");
-                let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-                let fd =
-                    open(&path, flags, stat::Mode::empty()).map_err(|err| opened(err, &path))?;
-                joins.tasks.push(Tasks { hierarchy, fd });
-            }
-        }
-        Ok(joins)
+    pub(crate) fn tasks(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.hierarchies.v1.iter();
+        v1.map(|found| {
+            let path = found.root.join(self.path.relative()).join("tasks");
+            let opened = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, stat::Mode::empty());
+            opened.with_context(|| format!("open {}", path.display()))
+        })
+        .collect()
+    }
+
+    /// Opens the v2 directory, if there is one: for `CLONE_INTO_CGROUP`, and to open `cgroup.procs`
+    /// where that fails.
+    ///
+    /// # Errors
+    /// When the cgroup is gone.
+    pub(crate) fn unified(&self) -> Result<Option<OwnedFd>> {
+        let Some(unified) = &self.hierarchies.unified else { return Ok(None) };
+        let path = unified.root.join(self.path.relative());
+        let opened = Dir::open(&path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Some(opened.into_fd()))
     }
 
     /// Changes the limits that are given.

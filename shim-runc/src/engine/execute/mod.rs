@@ -60,6 +60,8 @@ impl From<Errno> for Fault {
 /// What one step leaves for a later one.
 struct Executor<'plan> {
     files: &'plan Files,
+    /// The `tasks` files of the cgroup, until they were written to.
+    tasks: Files,
     /// The container's `/`, from `AttachRoot` on.
     root: Option<OwnedFd>,
     /// The host's procfs or one of our own, for kernel parameters.
@@ -82,6 +84,7 @@ struct Executor<'plan> {
 pub(crate) fn run(plan: &'static [u8], files: &Files) -> ! {
     let mut executor = Executor {
         files,
+        tasks: Files::new(),
         root: None,
         proc: None,
         directory: None,
@@ -117,7 +120,8 @@ impl<'plan> Executor<'plan> {
     #[expect(clippy::too_many_lines, reason = "one line an order")]
     fn obey(&mut self, order: Order<'plan>) -> Done {
         match order {
-            Order::JoinCgroup { tasks } => Ok(sys::write_whole(self.file(tasks)?, b"0")?),
+            Order::AwaitCgroup {} => self.take_cgroup(),
+            Order::JoinCgroup { tasks } => Ok(sys::write_whole(self.tasks.get(tasks.0)?, b"0")?),
             Order::StartSession {} => Ok(nix::unistd::setsid().map(drop)?),
             Order::AwaitSettings {} => self.ask(Report::Settings),
             Order::BecomeRoot {} => become_root(),
@@ -220,6 +224,13 @@ impl<'plan> Executor<'plan> {
             .as_ref()
             .map(AsFd::as_fd)
             .ok_or(Fault { part: Part::Plan, number: Errno::EBADF as i32 })
+    }
+
+    fn take_cgroup(&mut self) -> Done {
+        match sys::receive(self.file(SOCKET)?, &mut [0], &mut self.tasks).part(Part::Report)? {
+            0 => sys::exit(1),
+            _ => Ok(()),
+        }
     }
 
     fn report(&self, report: Report) -> Done {

@@ -274,11 +274,18 @@ impl Plan {
 
     /// Adds the container's cgroup: a `tasks` file for each hierarchy of v1, the directory of the
     /// unified one. They come first: what the child uses is the container's from the start.
-    pub(crate) fn enter_cgroup(&mut self, hierarchies: &[String], has_unified: bool) -> Result<()> {
+    pub(crate) fn enter_cgroup<'a>(
+        &mut self,
+        hierarchies: impl Iterator<Item = &'a str>,
+        has_unified: bool,
+    ) -> Result<()> {
         let mut joins = Vec::new();
-        for (index, hierarchy) in hierarchies.iter().enumerate() {
-            let tasks = self.file(Source::Tasks(index));
+        for (index, hierarchy) in hierarchies.enumerate() {
+            let tasks = Slot(index);
             joins.push(Step::JoinCgroup { tasks, hierarchy: Text::new(hierarchy)? });
+        }
+        if !joins.is_empty() {
+            joins.insert(0, Step::AwaitCgroup {});
         }
         self.steps.splice(0..0, joins);
         if has_unified {

@@ -24,8 +24,6 @@ pub(crate) enum Source {
     Output,
     /// The container's init process.
     Init,
-    /// A `tasks` file of cgroup v1, by its place in the list.
-    Tasks(usize),
     /// The cgroup's directory in the unified hierarchy.
     Unified,
 }

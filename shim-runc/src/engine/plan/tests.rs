@@ -69,8 +69,9 @@ fn refused(change: impl FnOnce(&mut Value)) -> Error {
 #[test]
 fn a_plan_reads_like_a_recipe() {
     let mut plan = plan(&spec()).unwrap();
-    plan.enter_cgroup(&["memory".to_owned(), "name=systemd".to_owned()], true).unwrap();
-    let expected = "join cgroup hierarchy memory
+    plan.enter_cgroup(["memory", "name=systemd"].into_iter(), true).unwrap();
+    let expected = "wait for the cgroup
+join cgroup hierarchy memory
 join cgroup hierarchy name=systemd
 start a session
 wait for the shim's settings

@@ -82,8 +82,8 @@ impl Stem {
         Ok(stem)
     }
 
-    /// Has a process made that runs a plan, by a new stem if the old one has died. The caller holds
-    /// the reaper, and adopts the process.
+    /// Has a process made that runs a plan, by a new stem if the old one has died, and does something
+    /// while the stem does it. The caller holds the reaper, and adopts the process.
     ///
     /// # Errors
     /// [`Refused`], and there is no process.
@@ -91,6 +91,7 @@ impl Stem {
         &self,
         request: &Request,
         files: &[BorrowedFd<'_>],
+        meanwhile: impl FnOnce(),
     ) -> Result<Made, Refused> {
         let mut line = self.line.lock().await;
         let number = line.next;
@@ -106,6 +107,7 @@ impl Stem {
             line.socket = None;
             ask(line.grown(&self.reaper)?, &request, files).await?;
         }
+        meanwhile();
         let heard = hear(line.grown(&self.reaper)?, number).await?;
         let (Answer { between, outcome, .. }, pidfd) = heard;
         self.collect(between).map_err(Refused::Gone)?;

@@ -82,12 +82,12 @@ impl Scratch {
 
     /// Starts a shell that joins as a container does, then runs a script.
     fn run(&mut self, script: &str) -> Pid {
-        let joins = self.cgroup.joins().unwrap();
+        let (tasks, unified) = (self.cgroup.tasks().unwrap(), self.cgroup.unified().unwrap());
         let mut join = String::new();
-        for tasks in &joins.tasks {
-            join += &format!("echo 0 > /proc/{}/fd/{}\n", id(), tasks.fd.as_raw_fd());
+        for tasks in &tasks {
+            join += &format!("echo 0 > /proc/{}/fd/{}\n", id(), tasks.as_raw_fd());
         }
-        if let Some(unified) = &joins.unified {
+        if let Some(unified) = &unified {
             let fd = unified.as_raw_fd();
             join += &format!("echo 0 > /proc/{}/fd/{fd}/cgroup.procs\n", id());
         }
