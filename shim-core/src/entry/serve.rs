@@ -68,7 +68,7 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Res
     };
     File::from(ready).write_all(text.as_bytes()).context("tell start")?;
     let (runtime, serving) = prepared?;
-    if let Err(err) = part_from_start() {
+    if let Err(err) = close_inherited() {
         log::warn!("{err:#}");
     }
     runtime.block_on(serving.run())
@@ -102,7 +102,7 @@ fn prepare<B: Backend>(
 fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
     let debug = flags.debug || wishes.debug;
     logs::install(Path::new("/proc/self/cwd/log"), name, &flags.id, debug);
-    prctl::set_name(c"containerd-shim").context("set the process name")?;
+    rename()?;
     prctl::set_child_subreaper(true).context("become a subreaper")?;
     if variable(SCHED_CORE).is_some()
         && let Err(err) = sys::schedule_apart()
@@ -116,13 +116,17 @@ fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
     Ok(())
 }
 
-/// Drops what belongs to `start`: the word on the command line, and whatever containerd had open
-/// without close-on-exec.
-fn part_from_start() -> Result<()> {
+/// Takes the word `start` off the command line, for those who look at processes.
+fn rename() -> Result<()> {
     let stat = read_text("/proc/self/stat")?;
     if let Some(bounds) = arguments_of(&stat) {
         sys::blank_last_argument(bounds, c"start");
     }
+    prctl::set_name(c"containerd-shim").context("set the process name")
+}
+
+/// Closes whatever containerd had open without close-on-exec.
+fn close_inherited() -> Result<()> {
     let open = fs::read_dir("/proc/self/fd").context("list the descriptors")?;
     let open = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     for fd in open.filter(|fd: &i32| *fd > 2) {
