@@ -11,6 +11,7 @@ mod cases;
 mod host;
 
 use std::{
+    alloc::System,
     future::Future,
     panic::AssertUnwindSafe,
     process::ExitCode,
@@ -19,6 +20,11 @@ use std::{
 
 use shim_core::{Backend, Host, linux::Reaper, model::Namespace};
 use shim_runc::NativeBackend;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Counts what is asked of it.
+#[global_allocator]
+pub(crate) static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// What a test works with.
 pub(crate) struct Bench {

@@ -1,5 +1,6 @@
 //! The tests, one file a concern.
 
+mod allocations;
 mod attacks;
 mod exec;
 mod failures;
@@ -39,6 +40,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         failures::ALL,
         hooks::ALL,
         attacks::ALL,
+        allocations::ALL,
     ];
     files.into_iter().flatten()
 }
