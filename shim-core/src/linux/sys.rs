@@ -355,6 +355,11 @@ unsafe fn wait_and_run(
     let rest = given.len();
     // SAFETY: integers only. Whatever else the parent had open goes no further.
     unsafe { libc::syscall(libc::SYS_close_range, rest, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if let Some((soft, hard)) = program.files {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: reads one rlimit, which lives for the length of the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
     if joined && program.terminal {
         // SAFETY: TIOCSCTTY takes an integer.
         unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };

@@ -17,7 +17,7 @@ use nix::{
 };
 use shim_core::{
     Context, Kind, Result,
-    linux::{Reaper, sealed_executable, watch},
+    linux::{Reaper, given_files, sealed_executable, watch},
     model::Pid,
 };
 use tokio::io::unix::AsyncFd;
@@ -71,7 +71,13 @@ impl Seed {
         let none: [CString; 0] = [];
         let hold = reaper.hold();
         let pid = posix_spawn(program.as_c_str(), &actions, &plain, &[NAME], &none);
-        hold.keep(Pid::new(pid.context("execute ourselves")?.as_raw())?);
+        let pid = pid.context("execute ourselves")?.as_raw();
+        hold.keep(Pid::new(pid)?);
+        if let Some((soft, hard)) = given_files() {
+            // Before it is asked for anything: what it makes gets what the shim was given. Set here
+            // and not around the spawn, which may need descriptors of its own.
+            sys::set_limit(pid, libc::RLIMIT_NOFILE, soft, hard).context("limit its files")?;
+        }
         Ok(ours)
     }
 
