@@ -4,9 +4,10 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 use super::task::{Deleted, Parts, Start, Task};
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     linux::{
         self, mount,
         stdio::{Loggers, Relay},
+        sys,
     },
     log as logs,
     model::{Bundle, ContainerId, Mount, Pid, RuntimeOptions, Signal, StdioUris},
@@ -37,13 +39,15 @@ pub(crate) struct Shim<B: Backend> {
 #[derive(Debug)]
 struct Table<C> {
     slots: HashMap<ContainerId, Slot<C>>,
+    /// The most that there were since memory was last given back.
+    most: usize,
     /// The shim is on its way out: who comes now has to look for another.
     is_closed: bool,
 }
 
 impl<C> Default for Table<C> {
     fn default() -> Self {
-        Self { slots: HashMap::new(), is_closed: false }
+        Self { slots: HashMap::new(), most: 0, is_closed: false }
     }
 }
 
@@ -54,7 +58,23 @@ impl<C> Table<C> {
         }
         Ok(())
     }
+
+    /// Whether so many have gone that their memory is worth giving back.
+    fn has_shrunk(&mut self) -> bool {
+        let has_shrunk = self.most >= CROWD && self.slots.len() <= self.most / 2;
+        if has_shrunk {
+            self.most = self.slots.len();
+            self.slots.shrink_to_fit();
+        }
+        has_shrunk
+    }
 }
+
+/// So many containers leave memory behind that is worth a look.
+const CROWD: usize = 8;
+
+/// How long after a container's deletion its connection is gone, and its memory with it.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// A place in the table, taken before the work starts, so that an id is made once.
 #[derive(Debug)]
@@ -173,6 +193,7 @@ impl<B: Backend> Shim<B> {
         let mut tasks = self.tasks();
         tasks.check_open()?;
         tasks.slots.entry(id).or_insert(Slot::Announced);
+        tasks.most = tasks.most.max(tasks.slots.len());
         Ok(())
     }
 
@@ -200,13 +221,18 @@ impl<B: Backend> Shim<B> {
     /// goes on in another.
     fn forget(&self, id: &ContainerId) {
         self.tasks().slots.remove(id);
+        if self.tasks().has_shrunk() {
+            tokio::spawn(async {
+                time::sleep(SETTLING).await;
+                sys::trim_memory();
+            });
+        }
         if logs::are_in(id) {
             let tasks = self.tasks();
-            let mut others = tasks.slots.values().filter_map(|slot| match slot {
-                Slot::There(task) => Some(task),
+            logs::leave(tasks.slots.values().filter_map(|slot| match slot {
+                Slot::There(task) => Some((&task.id, &task.bundle)),
                 Slot::Announced | Slot::Coming => None,
-            });
-            logs::leave(others.by_ref().map(|task| (&task.id, &task.bundle)));
+            }));
         }
     }
 
@@ -233,6 +259,7 @@ impl<B: Backend> Shim<B> {
             }
             Entry::Vacant(place) => {
                 place.insert(Slot::Coming);
+                tasks.most = tasks.most.max(tasks.slots.len());
                 Ok(())
             }
         }

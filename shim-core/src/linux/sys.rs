@@ -87,6 +87,15 @@ fn exit_status(code: i32, status: i32) -> ExitStatus {
     }
 }
 
+/// Gives the kernel back what the allocator keeps and nobody uses, malloc_trim(3).
+pub(crate) fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer, and locks what it walks over.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Opens a process by its id, pidfd_open(2).
 pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
