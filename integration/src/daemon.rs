@@ -25,6 +25,7 @@ pub struct Daemon {
     program: PathBuf,
     path: OsString,
     log: PathBuf,
+    environment: Vec<(&'static str, &'static str)>,
     dir: PathBuf,
     child: Option<Child>,
     ctr: Ctr,
@@ -43,6 +44,8 @@ pub struct Setup {
     pub namespace: String,
     /// Where containerd and its shims write their log; several daemons may share it.
     pub log: PathBuf,
+    /// What its environment has beside the test's.
+    pub environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Daemon {
@@ -53,7 +56,7 @@ impl Daemon {
     /// # Errors
     /// When a program is missing or containerd does not come up.
     pub fn start(setup: &Setup, dir: &Path) -> Result<Self> {
-        let Setup { engine, shim, store, namespace, log } = setup;
+        let Setup { engine, shim, store, namespace, log, environment } = setup;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         fs::write(dir.join("config.toml"), engine.config(dir))?;
         let bin = engine.bin_dir(store)?;
@@ -64,6 +67,7 @@ impl Daemon {
             program: bin.join("containerd"),
             path: env::join_paths(path)?,
             log: log.clone(),
+            environment: environment.clone(),
             dir: dir.to_owned(),
             child: None,
             ctr: Ctr::new(&bin, &dir.join("c.sock"), namespace, *engine),
@@ -108,6 +112,7 @@ impl Daemon {
             .arg("--config")
             .arg(self.dir.join("config.toml"))
             .env("PATH", &self.path)
+            .envs(self.environment.iter().copied())
             // A service manager's containerd has none of the test's own signals to share.
             .process_group(0)
             .stdin(Stdio::null())

@@ -44,7 +44,14 @@ impl Lane {
     pub fn open(engine: Engine, mark: &str) -> Result<Self> {
         let dir = Path::new(isolation::DIR);
         let (store, shim) = (Store::open(), Shim::under_test());
-        let setup = Setup { engine, shim, store, namespace: mark.to_owned(), log: dir.join("log") };
+        let setup = Setup {
+            engine,
+            shim,
+            store,
+            namespace: mark.to_owned(),
+            log: dir.join("log"),
+            environment: Vec::new(),
+        };
         let layer = Layer::new(&setup.store)?;
         let archive = layer.write_image(&dir.join("image.tar"))?;
         let daemon = Daemon::start(&setup, &dir.join("d"));
@@ -130,9 +137,18 @@ impl Lane {
     /// # Errors
     /// When it does not start.
     pub fn own_daemon(&self) -> Result<Daemon> {
+        self.own_daemon_with(&[])
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn own_daemon_with(&self, environment: &[(&'static str, &'static str)]) -> Result<Daemon> {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(isolation::DIR).join(format!("d{number}"));
-        let daemon = Daemon::start(&self.setup, &dir)?;
+        let setup = Setup { environment: environment.to_vec(), ..self.setup.clone() };
+        let daemon = Daemon::start(&setup, &dir)?;
         daemon.ctr().import(&self.archive)?;
         Ok(daemon)
     }
@@ -155,7 +171,8 @@ impl Lane {
     }
 
     /// What the lane's daemons and their shims have logged.
-    pub(crate) fn log(&self) -> String {
+    #[must_use]
+    pub fn log(&self) -> String {
         log(&self.setup)
     }
 

@@ -14,7 +14,7 @@ use crate::{
     linux::Reaper,
     model::{
         About, Bundle, ContainerId, ExecId, Exit, Group, Mount, Namespace, Pid, RuntimeOptions,
-        Signal, Stats,
+        Sharing, Signal, Stats,
     },
 };
 
@@ -27,7 +27,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Names the backend for `-v`, `-info` and the logs.
     fn about(&self) -> About;
 
-    /// Chooses the shim process for a bundle; bundles of one group share a shim.
+    /// Tells which containers share a shim, if the runtime's options say so. Called in the process
+    /// that starts the shim; without a word here `SHIM_GROUPING` of the environment counts.
+    ///
+    /// # Errors
+    /// Fails the start of the shim; the text reaches the user.
+    fn sharing(&self, _options: &RuntimeOptions) -> Result<Option<Sharing>> {
+        Ok(None)
+    }
+
+    /// Chooses the shim process for a bundle; bundles of one group share a shim. Not asked where all
+    /// of a namespace share one.
     ///
     /// # Errors
     /// Fails the start of the shim; the text reaches the user.

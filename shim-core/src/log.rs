@@ -1,40 +1,105 @@
-//! Logs as containerd reads them: logrus text, a line each, into the bundle's `log` fifo.
+//! Logs as containerd reads them: logrus text, a line each, into a bundle's `log` fifo.
 //!
 //! containerd copies the fifo to its own stderr. When it is away nobody empties the fifo, and a shim
 //! that waited there would hang its containers: a line that does not fit is dropped and counted.
+//!
+//! A shim of many containers logs into the bundle of one of them, at first the one that it was
+//! started for, and stands in that directory. When that container goes, another one's takes its
+//! place: nobody reads the fifo of a bundle that is gone.
 
 use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
-    io::Write as _,
+    io::{self, Write as _},
     os::unix::fs::OpenOptionsExt,
     panic,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record, kv};
+use nix::unistd::chdir;
+
+use crate::model::{Bundle, ContainerId};
+
+/// The logger of this process: the log crate has one, and for ever.
+static FIFO: OnceLock<Fifo> = OnceLock::new();
 
 struct Fifo {
-    file: File,
+    place: Mutex<Place>,
     /// The fields of every line.
     about: String,
     dropped: AtomicU64,
 }
 
-/// Sends all logs of this process to the fifo. Without one there are no logs.
-pub(crate) fn install(fifo: &Path, runtime: &str, id: &str, debug: bool) {
-    // Open for reading too: it never lacks a reader then, and survives containerd's restart.
-    let opened =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(fifo);
-    let Ok(file) = opened else { return };
-    let about = format!(" id={} runtime={}", quoted(id), quoted(runtime));
-    let logger = Box::new(Fifo { file, about, dropped: AtomicU64::new(0) });
-    if log::set_boxed_logger(logger).is_ok() {
+/// Where the lines go.
+struct Place {
+    file: File,
+    /// Whose bundle it is; none when that container is gone, and there is no other yet.
+    container: Option<ContainerId>,
+}
+
+/// Sends all logs of this process to the fifo in the current directory, which is the bundle of that
+/// container. Without one there are no logs.
+pub(crate) fn install(runtime: &str, id: &ContainerId, debug: bool) {
+    let Ok(file) = open(Path::new("log")) else { return };
+    let place = Mutex::new(Place { file, container: Some(id.clone()) });
+    let about = format!(" id={} runtime={}", quoted(id.as_str()), quoted(runtime));
+    let fifo = FIFO.get_or_init(|| Fifo { place, about, dropped: AtomicU64::new(0) });
+    if log::set_logger(fifo).is_ok() {
         log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
     }
     panic::set_hook(Box::new(|told| log::error!("{told}")));
+}
+
+/// Whether the logs go into the bundle of that container.
+pub(crate) fn are_in(id: &ContainerId) -> bool {
+    FIFO.get().is_some_and(|fifo| fifo.place().container.as_ref() == Some(id))
+}
+
+/// Leaves a bundle that is about to be removed for the first of others that can be entered.
+pub(crate) fn leave<'a>(mut others: impl Iterator<Item = (&'a ContainerId, &'a Bundle)>) {
+    let Some(fifo) = FIFO.get() else { return };
+    let next = others.find_map(|(id, bundle)| Some((id.clone(), enter(bundle)?)));
+    let mut place = fifo.place();
+    place.container = None;
+    if let Some((id, file)) = next {
+        *place = Place { file, container: Some(id) };
+    }
+}
+
+/// Takes the bundle of a new container, if the logs have been left without one.
+pub(crate) fn settle(id: &ContainerId, bundle: &Bundle) {
+    let Some(fifo) = FIFO.get() else { return };
+    let mut place = fifo.place();
+    if place.container.is_none()
+        && let Some(file) = enter(bundle)
+    {
+        *place = Place { file, container: Some(id.clone()) };
+    }
+}
+
+fn enter(bundle: &Bundle) -> Option<File> {
+    let file = open(&bundle.log()).ok()?;
+    // The directory that was left goes with its last user.
+    chdir(bundle.path()).ok()?;
+    Some(file)
+}
+
+fn open(fifo: &Path) -> io::Result<File> {
+    // Open for reading too: it never lacks a reader then, and survives containerd's restart.
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(fifo)
+}
+
+impl Fifo {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // A panic is logged, too.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Log for Fifo {
@@ -54,7 +119,7 @@ impl Log for Fifo {
             text.insert_str(text.len() - 1, &format!(" dropped={lost}"));
         }
         // A write to a pipe of less than a page is whole or not at all (pipe(7)).
-        if (&self.file).write_all(text.as_bytes()).is_err() {
+        if self.place().file.write_all(text.as_bytes()).is_err() {
             self.dropped.fetch_add(lost + 1, Ordering::Relaxed);
         }
     }
@@ -129,9 +194,68 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{env, fs, io::Read, process::Command, time::Duration};
+
+    use nix::{sys::stat::Mode, unistd::mkfifo};
 
     use super::*;
+
+    fn bundle(directory: &Path, id: &str) -> (ContainerId, Bundle) {
+        let bundle = Bundle::new(directory.join(id)).unwrap();
+        fs::create_dir(bundle.path()).unwrap();
+        mkfifo(&bundle.log(), Mode::S_IRWXU).unwrap();
+        (ContainerId::parse(id).unwrap(), bundle)
+    }
+
+    fn lines(fifo: &mut File) -> usize {
+        let mut text = [0; 4096];
+        let read = fifo.read(&mut text).unwrap_or(0);
+        text[..read].iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    /// In a process of its own, whose logger and directory it takes.
+    #[test]
+    fn lines_follow_the_containers_that_live() {
+        const INSIDE: &str = "SHIM_TEST_INSIDE";
+        if env::var_os(INSIDE).is_some() {
+            return follow();
+        }
+        let name = "log::tests::lines_follow_the_containers_that_live";
+        let mut command = Command::new(env::current_exe().unwrap());
+        let output = command.args(["--exact", name]).env(INSIDE, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    fn follow() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(|id| bundle(dir.path(), id));
+        let mut fifos = [&one, &two, &three].map(|(_, bundle)| open(&bundle.log()).unwrap());
+        let mut told = |text: &str| {
+            log::info!("{text}");
+            fifos.each_mut().map(lines)
+        };
+        chdir(one.1.path()).unwrap();
+        install("x", &one.0, false);
+        // What fails here is for the test's own output.
+        drop(panic::take_hook());
+        assert!(are_in(&one.0) && !are_in(&two.0));
+        settle(&two.0, &two.1);
+        assert_eq!(told("the first one lives"), [1, 0, 0]);
+        let gone = Bundle::new(dir.path().join("gone")).unwrap();
+        leave([(&one.0, &gone), (&two.0, &two.1)].into_iter());
+        assert!(are_in(&two.0));
+        assert_eq!(told("it has gone"), [0, 1, 0]);
+        assert_eq!(fs::read_link("/proc/self/cwd").unwrap(), two.1.path());
+        fs::remove_dir_all(one.1.path()).unwrap();
+        leave(std::iter::empty());
+        assert!(!are_in(&two.0));
+        fs::remove_dir_all(two.1.path()).unwrap();
+        // Nobody reads them, and nothing waits or fails.
+        (0..4096).for_each(|_| log::info!("nobody is left"));
+        settle(&three.0, &three.1);
+        assert_eq!(told("somebody has come")[2], 1);
+        chdir("/").unwrap();
+    }
 
     #[test]
     fn a_line_is_logrus_text() {

@@ -10,7 +10,7 @@ use nix::{
 use oci_spec::runtime::Spec;
 use shim_core::{
     Backend, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
-    model::{About, Bundle, ContainerId, RuntimeOptions},
+    model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
 };
 
 use crate::{
@@ -68,6 +68,10 @@ impl Backend for NativeBackend {
             version: env!("CARGO_PKG_VERSION"),
             features: Some(features::document()),
         }
+    }
+
+    fn sharing(&self, options: &RuntimeOptions) -> Result<Option<Sharing>> {
+        Options::sharing(options)
     }
 
     fn shim_cgroup(&self, options: &RuntimeOptions) -> Result<Option<String>> {

@@ -1,14 +1,26 @@
 //! Options of the runtime, in the two shapes in which containerd passes them: runc's own message
 //! (`ctr`, Docker), and a piece of TOML for runtimes under another name (CRI).
 
+use std::{
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+};
+
 use serde::Deserialize;
-use shim_core::{Error, Kind, Result, model::RuntimeOptions};
+use shim_core::{
+    Context, Error, Kind, Result,
+    model::{RuntimeOptions, Sharing},
+};
 use shim_protos::{protobuf::Message, runc, runctypes, runtimeoptions};
 
 const RUNC: &str = "containerd.runc.v1.Options";
 /// What `ctr` of containerd 1.x sends to a runtime that is not named after runc.
 const LEGACY: &str = "containerd.linux.runc.CreateOptions";
 const GENERIC: &str = "runtimeoptions.v1.Options";
+
+/// More than any file of options that makes sense, in bytes.
+const LARGEST: u64 = 64 << 10;
 
 /// What a client can choose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +54,9 @@ struct Toml {
     systemd_cgroup: bool,
     #[serde(alias = "criu_image_path")]
     criu_image_path: String,
+    /// Chosen by the framework, before there is a request.
+    #[serde(alias = "grouping")]
+    grouping: String,
 }
 
 impl Options {
@@ -61,7 +76,16 @@ impl Options {
         (!cgroup.is_empty()).then_some(cgroup)
     }
 
+    /// Who shares the shim. Other options that do not parse are told by the container's creation.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a word that is unknown.
+    pub(crate) fn sharing(options: &RuntimeOptions) -> Result<Option<Sharing>> {
+        Toml::decode(options).map_or(Ok(None), |options| options.sharing())
+    }
+
     fn of(options: Toml) -> Result<Self> {
+        options.sharing()?;
         let refused = [
             (options.systemd_cgroup, "SystemdCgroup: cgroups are made without systemd"),
             (!options.binary_name.is_empty(), "BinaryName: containers are made without a runtime"),
@@ -76,6 +100,11 @@ impl Options {
 }
 
 impl Toml {
+    fn sharing(&self) -> Result<Option<Sharing>> {
+        let word = Some(self.grouping.as_str()).filter(|word| !word.is_empty());
+        word.map(|word| word.parse().context("option Grouping")).transpose()
+    }
+
     fn decode(options: &RuntimeOptions) -> Result<Self> {
         // A type URL may have a host in front.
         let name = options.type_url.rsplit('/').next().unwrap_or_default();
@@ -92,6 +121,7 @@ impl Toml {
                     binary_name: message.binary_name,
                     systemd_cgroup: message.systemd_cgroup,
                     criu_image_path: message.criu_image_path,
+                    ..Self::default()
                 })
             }
             LEGACY => {
@@ -108,7 +138,14 @@ impl Toml {
             }
             GENERIC => {
                 let message: runtimeoptions::Options = decode(GENERIC, &options.value)?;
-                let text = std::str::from_utf8(&message.config_body)
+                let text = match (message.config_body.as_slice(), &message.config_path) {
+                    // `ctr`, and CRI of 1.6, can only name a file.
+                    ([], path) if !path.is_empty() => read(path)
+                        .with_context(|| format!("read the runtime's options in {path}"))
+                        .map_err(|err| err.with_kind(Kind::InvalidArgument))?,
+                    (body, _) => body.to_vec(),
+                };
+                let text = std::str::from_utf8(&text)
                     .map_err(|_| Error::invalid("the runtime's options are not UTF-8"))?;
                 toml::from_str(text)
                     .map_err(|err| Error::invalid(format!("parse the runtime's options: {err}")))
@@ -116,6 +153,18 @@ impl Toml {
             _ => Err(Error::invalid(format!("options of type {:?} are unknown", options.type_url))),
         }
     }
+}
+
+/// Reads a file, and waits for nobody: a fifo would hold up every container of the shim.
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let told = file.metadata()?;
+    if !told.is_file() || told.len() > LARGEST {
+        return Err(io::Error::other("it is no file of a sensible size"));
+    }
+    let mut text = Vec::new();
+    file.take(LARGEST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 fn decode<M: Message>(name: &str, bytes: &[u8]) -> Result<M> {
@@ -171,6 +220,56 @@ mod tests {
             let value = message.write_to_bytes().unwrap();
             let options = RuntimeOptions { type_url: GENERIC.to_owned(), value };
             assert_eq!(Options::shim_cgroup(&options).as_deref(), expected, "{body}");
+        }
+    }
+
+    fn in_file(path: &str) -> RuntimeOptions {
+        let mut message = runtimeoptions::Options::new();
+        path.clone_into(&mut message.config_path);
+        let value = message.write_to_bytes().unwrap();
+        RuntimeOptions { type_url: GENERIC.to_owned(), value }
+    }
+
+    #[test]
+    fn the_grouping_is_one_of_two_words() {
+        let sharing = |body: &str| {
+            let mut message = runtimeoptions::Options::new();
+            message.config_body = body.as_bytes().to_vec();
+            let value = message.write_to_bytes().unwrap();
+            Options::sharing(&RuntimeOptions { type_url: GENERIC.to_owned(), value })
+        };
+        for (body, expected) in [
+            ("Grouping = \"namespace\"", Some(Sharing::Namespace)),
+            ("grouping = \"pod\"", Some(Sharing::Pod)),
+            ("Grouping = \"\"", None),
+            ("NoPivotRoot = true", None),
+        ] {
+            assert_eq!(sharing(body).unwrap(), expected, "{body}");
+            generic(body).unwrap();
+        }
+        let body = "Grouping = \"host\"";
+        for err in [sharing(body).unwrap_err(), generic(body).unwrap_err()] {
+            assert_eq!(err.kind(), Kind::InvalidArgument);
+            let told = format!("{err:#}");
+            assert!(told.contains("Grouping") && told.contains("\"host\""), "{told}");
+        }
+        assert_eq!(generic("Grouping = 3").unwrap_err().kind(), Kind::InvalidArgument);
+    }
+
+    #[test]
+    fn options_may_be_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("options.toml");
+        let options = in_file(path.to_str().unwrap());
+        let err = Options::parse(Some(&options)).unwrap_err();
+        assert_eq!(err.kind(), Kind::InvalidArgument);
+        assert!(format!("{err:#}").contains("options.toml"), "{err:#}");
+        std::fs::write(&path, "Grouping = \"namespace\"\nIoUid = 7").unwrap();
+        assert_eq!(Options::parse(Some(&options)).unwrap().io_uid, 7);
+        assert_eq!(Options::sharing(&options).unwrap(), Some(Sharing::Namespace));
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for odd in ["/dev/zero", dir.path().join("fifo").to_str().unwrap()] {
+            assert!(Options::parse(Some(&in_file(odd))).is_err(), "{odd}");
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use shim_client::Reason;
 use shim_protos::task::{DeleteRequest, KillRequest, StateRequest};
 use shim_protos::types::Status;
 use ttrpc::Code;
@@ -23,6 +24,7 @@ group! { "group":
     Must execs_of_others_are_unknown: "An exec of one container MUST be NOT_FOUND when asked for with another's id.";
     Must calls_cross_connections: "A container of a group MUST be reachable through every connection to the shim.";
     Should group_without_a_namesake: "The socket of a group SHOULD go with the shim, though no container has the group's name.";
+    Must start_survives_the_end: "A start that meets the end of its group's shim MUST be answered with a shim that serves.";
     Must failed_create_harms_nobody: "A failed Create MUST NOT disturb another container of the group.";
 }
 
@@ -198,6 +200,28 @@ async fn group_without_a_namesake(lab: &Lab) -> Result<()> {
     }
     // The socket is the lab's to find.
     Ok(())
+}
+
+async fn start_survives_the_end(lab: &Lab) -> Result<()> {
+    let (one, other) = two(lab).await?;
+    other.kill_and_wait().await?;
+    other.delete("").await?;
+    let mut last = one;
+    for _ in 0..8 {
+        last.kill_and_wait().await?;
+        last.delete("").await?;
+        let next = lab.run(labelled(&[(RUNC, "g")]));
+        // Who of the two is first is left to chance; either is right.
+        let (ended, next) = tokio::join!(last.shutdown(), next);
+        match ended {
+            Err(error) if error.reason != Reason::Gone => return Err(error.into()),
+            _ => {}
+        }
+        last = next.context("the container that comes while the shim ends")?;
+    }
+    last.kill_and_wait().await?;
+    last.delete("").await?;
+    last.shut_down().await
 }
 
 async fn failed_create_harms_nobody(lab: &Lab) -> Result<()> {

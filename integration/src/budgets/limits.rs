@@ -33,6 +33,8 @@ pub const DIRTY_BOTH: Budget = kib("memory::dirty_with_what_both_share", 800);
 pub const PSS: Budget = kib("memory::proportional_set", 3686);
 /// What one more container in a shim costs.
 pub const DIRTY_MORE: Budget = kib("memory::private_dirty_a_container", 100);
+/// The same where all containers of a namespace share one.
+pub const DIRTY_MANY: Budget = kib("memory::private_dirty_one_of_many", 100);
 /// One thread: no lock is ever contended, and the stem can be forked again.
 pub const THREADS_SHIM: Budget = count("memory::threads_of_the_shim", 1);
 /// The stem must never have another.
@@ -55,6 +57,8 @@ pub const MADE_BY_CREATE: Budget = count("processes::create", 1);
 pub const MADE_BY_START: Budget = count("processes::start", 0);
 /// The process that enters the namespaces and becomes the program.
 pub const MADE_BY_EXEC: Budget = count("processes::exec_and_start", 1);
+/// The container's first process, and nothing else but `start`: where a namespace shares a shim.
+pub const MADE_BY_ONE_OF_MANY: Budget = count("processes::one_of_many", 2);
 /// Nothing.
 pub const MADE_BY_DELETE_OF_EXEC: Budget = count("processes::delete_of_the_exec", 0);
 /// A signal.
@@ -78,7 +82,7 @@ pub const CALLS_KILL: Budget = calls("calls::kill", 29);
 pub const CALLS_DELETE: Budget = calls("calls::delete", 48);
 
 /// Those of an idle shim.
-pub const MEMORY: [Budget; 10] = [
+pub const MEMORY: [Budget; 11] = [
     SIZE,
     DIRTY,
     DIRTY_BOTH,
@@ -88,11 +92,12 @@ pub const MEMORY: [Budget; 10] = [
     FILES,
     FILES_STEM,
     DIRTY_MORE,
+    DIRTY_MANY,
     FILES_MORE,
 ];
 
 /// Those that are counted in processes.
-pub const PROCESSES: [Budget; 10] = [
+pub const PROCESSES: [Budget; 11] = [
     MADE_BY_ACTION_START,
     MADE_BY_CREATE,
     MADE_BY_START,
@@ -103,6 +108,7 @@ pub const PROCESSES: [Budget; 10] = [
     MADE_BY_ACTION_DELETE,
     MADE_BY_A_LIFE,
     MADE_BY_JOINING_START,
+    MADE_BY_ONE_OF_MANY,
 ];
 
 /// Those that are counted in system calls.

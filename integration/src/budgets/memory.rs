@@ -61,6 +61,30 @@ pub(super) async fn measure(stage: &Stage, is_release: bool, tally: &mut Tally) 
     first.end(stage).await
 }
 
+/// One container of a namespace that shares a shim, and then more; what one more costs.
+pub(super) async fn measure_many(stage: &Stage, is_release: bool, tally: &mut Tally) -> Result<()> {
+    let mut subjects = Vec::new();
+    let mut held = Vec::new();
+    for count in [1, MORE] {
+        for _ in 0..count {
+            let mut subject = Subject::new(stage, None)?;
+            subject.begin(stage).await?;
+            subject.run(stage).await?;
+            subjects.push(subject);
+        }
+        held.push(at_rest(subjects[0].pair()?)?.dirty());
+    }
+    let found = held[1].saturating_sub(held[0]).div_ceil(MORE);
+    match is_release {
+        true => drop(tally.judge(&limits::DIRTY_MANY, found)),
+        false => tally.skip(&limits::DIRTY_MANY, DEBUG),
+    }
+    for subject in subjects {
+        subject.end(stage).await?;
+    }
+    Ok(())
+}
+
 /// Both processes at a moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Held {

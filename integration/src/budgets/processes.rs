@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use shim_client::runtime_options;
+use shim_protos::Any;
 
 use super::limits::{self, Budget};
 use super::subject::Subject;
@@ -18,7 +20,7 @@ use crate::faults::stage::Stage;
 const LIVES: u32 = 5;
 
 /// Some lives with a shim of their own, and a container that joins a shim.
-pub(super) async fn measure(stage: &Stage, tally: &mut Tally) -> Result<()> {
+pub(super) async fn measure(stage: &mut Stage, tally: &mut Tally) -> Result<()> {
     let mut made = Made::default();
     for _ in 0..LIVES {
         let before = last_pid()?;
@@ -26,6 +28,10 @@ pub(super) async fn measure(stage: &Stage, tally: &mut Tally) -> Result<()> {
         made.note(&limits::MADE_BY_A_LIFE, last_pid()? - before);
         joining(stage, &mut made).await?;
     }
+    stage.options = many(stage)?;
+    let counted = one_of_many(stage, &mut made).await;
+    stage.options = None;
+    counted?;
     for budget in &limits::PROCESSES {
         let found = made.0.get(budget.name).context("a budget that nobody has measured")?;
         tally.judge(budget, *found);
@@ -58,6 +64,26 @@ async fn joining(stage: &Stage, made: &mut Made) -> Result<()> {
     second.action_delete(stage).await?;
     second.discard()?;
     first.clean_up(stage).await
+}
+
+/// The options by which a namespace shares a shim.
+pub(super) fn many(stage: &Stage) -> Result<Option<Any>> {
+    runtime_options(&stage.binary, &[("Grouping".to_owned(), "namespace".to_owned())])
+}
+
+/// From `start` to a running program, in the shim of a namespace.
+async fn one_of_many(stage: &Stage, made: &mut Made) -> Result<()> {
+    let mut first = Subject::new(stage, None)?;
+    first.begin(stage).await?;
+    first.run(stage).await?;
+    let mut second = Subject::new(stage, None)?;
+    let lived = async {
+        second.begin(stage).await?;
+        second.run(stage).await
+    };
+    made.by(&limits::MADE_BY_ONE_OF_MANY, lived).await?;
+    second.end(stage).await?;
+    first.end(stage).await
 }
 
 /// The most that each operation has made.

@@ -144,8 +144,11 @@ fn inside(argument: &str) -> Result<ExitCode> {
             match group {
                 Group::Memory => {
                     Box::pin(memory::measure(&stage, is_release, &mut tally)).await?;
+                    stage.options = processes::many(&stage)?;
+                    Box::pin(memory::measure_many(&stage, is_release, &mut tally)).await?;
+                    stage.options = None;
                 }
-                Group::Processes => Box::pin(processes::measure(&stage, &mut tally)).await?,
+                Group::Processes => Box::pin(processes::measure(&mut stage, &mut tally)).await?,
                 Group::Calls if is_release => {
                     Box::pin(calls::measure(&stage, &mut tally, shows)).await?;
                 }

@@ -66,7 +66,9 @@ impl Subject {
 
     /// The action `start` alone.
     pub(super) async fn action_start(&self, stage: &Stage) -> Result<shim_client::Answer> {
-        bounded("start", execute::start(&stage.daemon, &stage.binary, &self.bundle, None)).await
+        let options = stage.options.as_ref();
+        let start = execute::start(&stage.daemon, &stage.binary, &self.bundle, options);
+        bounded("start", start).await
     }
 
     /// Connects to the shim, which answers.
@@ -100,6 +102,7 @@ impl Subject {
             id: self.id.clone(),
             bundle: self.bundle.path().display().to_string(),
             rootfs: Rootfs::Directory(stage.rootfs.clone()).mounts(&self.folder)?,
+            options: MessageField::from_option(stage.options.clone()),
             ..Default::default()
         };
         bounded("create", self.task()?.create(&request)).await.map(drop)

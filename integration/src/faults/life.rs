@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::Value;
 use shim_client::{Bundle, Rootfs, ShimBinary, SpecBuilder, Task, execute};
+use shim_protos::protobuf::MessageField;
 use shim_protos::task::{
     ConnectRequest, CreateTaskRequest, DeleteRequest, KillRequest, PidsRequest, ShutdownRequest,
     StartRequest, StateRequest, StatsRequest, WaitRequest,
@@ -68,6 +70,14 @@ impl Life {
     /// # Errors
     /// When a file cannot be made.
     pub fn new(stage: &Stage, prints: Prints) -> Result<Self> {
+        Self::of(stage, prints, |_| {})
+    }
+
+    /// The same, by another spec.
+    ///
+    /// # Errors
+    /// When a file cannot be made.
+    pub fn of(stage: &Stage, prints: Prints, change: impl FnOnce(&mut Value)) -> Result<Self> {
         let id = stage.name();
         let folder = stage.dir.join("c").join(&id);
         fs::create_dir_all(&folder)?;
@@ -80,7 +90,8 @@ impl Life {
         if let Some(group) = &stage.group {
             spec = spec.annotation("io.containerd.runc.v2.group", group);
         }
-        let spec = spec.build();
+        let mut spec = spec.build();
+        change(&mut spec);
         let bundles = stage.dir.join("b");
         let bundle = Bundle::create(&bundles, &id, &folder.join("work"), Some(&spec))?;
         let stdout = folder.join("stdout");
@@ -133,14 +144,23 @@ impl Life {
     }
 
     async fn bootstrap(&mut self, stage: &Stage) -> Result<()> {
-        let start = execute::start(&stage.daemon, &self.program, &self.bundle, None);
+        let options = stage.options.as_ref();
+        let start = execute::start(&stage.daemon, &self.program, &self.bundle, options);
         let answer = bounded("start", start).await?;
         self.address = Some((answer.address, answer.version));
         self.connect(stage).await?;
         self.find_shim();
+        if self.shim.is_none() {
+            // It was started for another container.
+            let request = ConnectRequest { id: self.id.clone(), ..Default::default() };
+            let told = bounded("connect", self.task()?.connect(&request)).await?;
+            self.shim = Some(told.shim_pid.cast_signed());
+        }
         ensure!(self.shim.is_some(), "there is no process that serves");
         // A connection may wait in the kernel for a shim that has not taken it.
         ensure!(self.is_served().await, "it does not answer");
+        // The stem is made before the first answer, and may not have been there yet.
+        self.find_shim();
         Ok(())
     }
 
@@ -219,7 +239,7 @@ impl Life {
         }
     }
 
-    fn task(&self) -> Result<&Task> {
+    pub(super) fn task(&self) -> Result<&Task> {
         self.task.as_ref().context("there is no connection")
     }
 
@@ -229,6 +249,7 @@ impl Life {
             bundle: self.bundle.path().display().to_string(),
             rootfs: Rootfs::Directory(stage.rootfs.clone()).mounts(&self.folder)?,
             stdout: self.folder.join("stdout").display().to_string(),
+            options: MessageField::from_option(stage.options.clone()),
             ..Default::default()
         };
         let created = bounded("create", self.task()?.create(&request)).await?;

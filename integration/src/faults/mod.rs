@@ -16,6 +16,7 @@ pub mod calls;
 pub mod events;
 pub mod hold;
 pub mod life;
+pub mod many;
 pub mod matrix;
 pub mod report;
 pub mod role;

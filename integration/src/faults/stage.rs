@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use shim_client::{Daemon, Generation, ShimBinary, Store as Tree};
+use shim_protos::Any;
 
 use super::events::Ear;
 use crate::debs::Store;
@@ -34,6 +35,8 @@ pub struct Stage {
     pub rootfs: PathBuf,
     /// The group whose containers share a shim; none gives each its own.
     pub group: Option<String>,
+    /// The runtime's options.
+    pub options: Option<Any>,
     names: AtomicU32,
 }
 
@@ -65,7 +68,7 @@ impl Stage {
         let ear = Ear::open(&events)?;
         let binary = binary()?;
         let (mark, names) = (mark.to_owned(), AtomicU32::new(0));
-        Ok(Self { mark, dir, binary, daemon, ear, rootfs, group: None, names })
+        Ok(Self { mark, dir, binary, daemon, ear, rootfs, group: None, options: None, names })
     }
 
     /// A name that was not used before.

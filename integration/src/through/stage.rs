@@ -73,6 +73,7 @@ impl Stage {
             store,
             namespace: mark.to_owned(),
             log: dir.join("log"),
+            environment: Vec::new(),
         };
         let daemon = Daemon::start(&setup, &dir.join("d"))?;
         daemon.ctr().import(&image)?;

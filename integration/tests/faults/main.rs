@@ -3,9 +3,11 @@
 
 use std::process::ExitCode;
 
+use integration::faults::many;
 use integration::faults::run::{self, Extra};
 use integration::soak;
 
 fn main() -> ExitCode {
-    run::main(&[Extra { name: "soak::smoke", run: soak::smoke }])
+    let smoke = Extra { name: "soak::smoke", run: soak::smoke };
+    run::main(&[&[smoke], many::EXTRAS.as_slice()].concat())
 }

@@ -10,6 +10,7 @@ mod exec;
 mod leaks;
 mod limits;
 mod logging;
+mod many;
 mod metrics;
 mod namespaces;
 mod oci;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         logging::TESTS,
         oom::TESTS,
         pods::TESTS,
+        many::TESTS,
         limits::TESTS,
         metrics::TESTS,
         view::TESTS,

@@ -22,12 +22,18 @@ use shim_protos::{
     protobuf::Message,
     task::{ConnectRequest, ShutdownRequest},
 };
-use ttrpc::proto::{KeyValue, Request};
+use ttrpc::{
+    Code,
+    proto::{KeyValue, Request, Response},
+};
 
 use crate::{model::ContainerId, service};
 
 /// How long a shim may take to answer. One that is slower lives, and is busy or stopped.
 const LIMIT: Duration = Duration::from_secs(1);
+
+/// Longer than any answer to what is asked here.
+const LONGEST: u32 = 64 << 10;
 
 /// What there is at a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +42,7 @@ pub(super) enum Heard {
     Answer,
     /// Somebody who takes connections and says nothing.
     Silence,
-    /// A process on its way out: it lets the connection go.
+    /// A process on its way out: it lets the connection go, or says so.
     Dropped,
     /// Nobody.
     Nothing,
@@ -88,13 +94,64 @@ fn open(path: &Path) -> nix::Result<OwnedFd> {
     Ok(stream)
 }
 
-/// Whatever comes back is an answer: shims of other makers and other times are asked too.
+/// Whatever comes back is an answer, for shims of other makers and other times are asked too; but for
+/// one that tells that the shim ends.
 fn talk(mut stream: UnixStream, request: &Request) -> io::Result<Heard> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(&service::request_frame(request))?;
-    match stream.read(&mut [0])? {
-        0 => Ok(Heard::Dropped),
-        _ => Ok(Heard::Answer),
+    let mut head = [0; service::HEAD];
+    stream.read_exact(&mut head)?;
+    let [l0, l1, l2, l3, ..] = head;
+    let length = u32::from_be_bytes([l0, l1, l2, l3]);
+    if length > LONGEST {
+        return Ok(Heard::Answer);
+    }
+    let mut answer = Vec::new();
+    stream.take(length.into()).read_to_end(&mut answer)?;
+    Ok(if is_unavailable(&answer) { Heard::Dropped } else { Heard::Answer })
+}
+
+fn is_unavailable(answer: &[u8]) -> bool {
+    let answer = Response::parse_from_bytes(answer).unwrap_or_default();
+    answer.status().code() == Code::UNAVAILABLE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    /// What is heard from somebody who says this, whatever he is asked.
+    fn hear(code: Option<Code>) -> Heard {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let answering = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; service::HEAD]).unwrap();
+            let Some(code) = code else { return };
+            let mut response = Response::new();
+            response.set_status(ttrpc::get_status(code, "why"));
+            let data = response.write_to_bytes().unwrap();
+            let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+            stream.write_all(&length).unwrap();
+            stream.write_all(&[0, 0, 0, 1, 2, 0]).unwrap();
+            stream.write_all(&data).unwrap();
+        });
+        let heard = announce(&path, &ContainerId::parse("c1").unwrap());
+        answering.join().unwrap();
+        heard
+    }
+
+    #[test]
+    fn who_says_that_it_ends_is_as_good_as_gone() {
+        assert_eq!(hear(Some(Code::UNAVAILABLE)), Heard::Dropped);
+        assert_eq!(hear(Some(Code::OK)), Heard::Answer);
+        assert_eq!(hear(Some(Code::NOT_FOUND)), Heard::Answer);
+        assert_eq!(hear(None), Heard::Dropped);
+        let nowhere = ContainerId::parse("c1").unwrap();
+        assert_eq!(announce(Path::new("/nowhere"), &nowhere), Heard::Nothing);
     }
 }

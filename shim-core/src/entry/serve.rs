@@ -5,7 +5,6 @@ use std::{
     io::Write,
     ops::Range,
     os::fd::OwnedFd,
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -22,7 +21,7 @@ use crate::{
     error::{Context, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
-    linux::{Reaper, cgroup, sys},
+    linux::{Reaper, cgroup, limits, sys},
     log as logs,
     model::{ContainerId, Namespace},
     service::{self, Server},
@@ -84,7 +83,7 @@ fn prepare<B: Backend>(
 ) -> Result<(Runtime, Serving<B>)> {
     let id = ContainerId::parse(&flags.id)?;
     let namespace = Namespace::parse(&flags.namespace)?;
-    settle(backend.about().name, flags, &wishes)?;
+    settle(backend.about().name, &id, flags, &wishes)?;
     // One thread: one stack and one arena, and no lock is ever contended.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("make the runtime")?;
@@ -99,9 +98,13 @@ fn prepare<B: Backend>(
 }
 
 /// Makes a fork of `start` into a process of its own.
-fn settle(name: &str, flags: &Flags, wishes: &Wishes) -> Result<()> {
+fn settle(name: &str, id: &ContainerId, flags: &Flags, wishes: &Wishes) -> Result<()> {
     let debug = flags.debug || wishes.debug;
-    logs::install(Path::new("/proc/self/cwd/log"), name, &flags.id, debug);
+    logs::install(name, id, debug);
+    if let Err(err) = limits::raise_files() {
+        // Fewer containers fit in, that is all.
+        log::warn!("{err:#}");
+    }
     rename()?;
     prctl::set_child_subreaper(true).context("become a subreaper")?;
     if variable(SCHED_CORE).is_some()
@@ -170,7 +173,7 @@ impl<B: Backend> Serving<B> {
         });
         let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
         let shim = Arc::new(Shim::new(backend, host, herald));
-        shim.announce(id);
+        shim.announce(id)?;
         let (services, traces) = service::traced(service::services(&shim));
         let server = Server::new(services);
         let answering = server.clone();
@@ -185,6 +188,7 @@ impl<B: Backend> Serving<B> {
             () = shim.shut_down() => {}
             () = ending.asked() => {}
         }
+        shim.refuse_more();
         // Nobody may find the socket once nobody answers.
         let removed = address.map_or(Ok(()), |socket| socket.remove());
         tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());

@@ -23,8 +23,11 @@ use crate::{
     backend::Backend,
     error::{Context, Error, Result},
     linux::sys::{self, Forked},
-    model::{Bundle, ContainerId, Namespace, Pid},
+    model::{Bundle, ContainerId, Group, Namespace, Pid, Sharing},
 };
+
+/// Says for all containers of a containerd what the runtime's options can say for some.
+const GROUPING: &str = "SHIM_GROUPING";
 
 /// More than any options that make sense.
 const STDIN_LIMIT: u64 = 10 << 20;
@@ -47,7 +50,10 @@ pub(super) fn start(backend: &impl Backend, flags: &Flags) -> Result<Started> {
         max_shim_version: variable("MAX_SHIM_VERSION"),
     };
     let bootstrap = Bootstrap::parse(&read_stdin()?, flags, environment);
-    let group = backend.group(&id, &bundle)?;
+    let group = match sharing(backend, &bootstrap)? {
+        Sharing::Pod => backend.group(&id, &bundle)?,
+        Sharing::Namespace => Group::of_namespace(&bundle)?,
+    };
     let directory = bootstrap.socket_dir.as_deref();
     let socket = Socket::of_group(directory, &bootstrap.address, namespace.as_str(), &group)?;
     // First of all: `delete` finds the shim by it, however soon this process is killed.
@@ -61,6 +67,16 @@ pub(super) fn start(backend: &impl Backend, flags: &Flags) -> Result<Started> {
         }
     }
     bootstrap.dialect.answer(&socket.address()).map(Started::Starter)
+}
+
+/// Who shares the shim: by the runtime's options, else by the environment, which is containerd's.
+fn sharing(backend: &impl Backend, bootstrap: &Bootstrap) -> Result<Sharing> {
+    for options in &bootstrap.options {
+        if let Some(sharing) = backend.sharing(options)? {
+            return Ok(sharing);
+        }
+    }
+    variable(GROUPING).map_or(Ok(Sharing::default()), |word| word.parse().context(GROUPING))
 }
 
 /// The cgroup that the runtime's options name for the shim.

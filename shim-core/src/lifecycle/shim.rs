@@ -4,9 +4,10 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 use super::task::{Deleted, Parts, Start, Task};
 use crate::{
@@ -16,7 +17,9 @@ use crate::{
     linux::{
         self, mount,
         stdio::{Loggers, Relay},
+        sys,
     },
+    log as logs,
     model::{Bundle, ContainerId, Mount, Pid, RuntimeOptions, Signal, StdioUris},
 };
 
@@ -28,9 +31,50 @@ pub(crate) struct Shim<B: Backend> {
     herald: Herald,
     loggers: Loggers,
     /// Never locked across an `await`: a hung container must not stop the others.
-    tasks: Mutex<HashMap<ContainerId, Slot<B::Container>>>,
+    tasks: Mutex<Table<B::Container>>,
     shutdown: Notify,
 }
+
+/// The tasks by id, and whether there may be more.
+#[derive(Debug)]
+struct Table<C> {
+    slots: HashMap<ContainerId, Slot<C>>,
+    /// The most that there were since memory was last given back.
+    most: usize,
+    /// The shim is on its way out: who comes now has to look for another.
+    is_closed: bool,
+}
+
+impl<C> Default for Table<C> {
+    fn default() -> Self {
+        Self { slots: HashMap::new(), most: 0, is_closed: false }
+    }
+}
+
+impl<C> Table<C> {
+    fn check_open(&self) -> Result<()> {
+        if self.is_closed {
+            return Err(Error::new(Kind::Unavailable, "the shim is about to end"));
+        }
+        Ok(())
+    }
+
+    /// Whether so many have gone that their memory is worth giving back.
+    fn has_shrunk(&mut self) -> bool {
+        let has_shrunk = self.most >= CROWD && self.slots.len() <= self.most / 2;
+        if has_shrunk {
+            self.most = self.slots.len();
+            self.slots.shrink_to_fit();
+        }
+        has_shrunk
+    }
+}
+
+/// So many containers leave memory behind that is worth a look.
+const CROWD: usize = 8;
+
+/// How long after a container's deletion its connection is gone, and its memory with it.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// A place in the table, taken before the work starts, so that an id is made once.
 #[derive(Debug)]
@@ -68,14 +112,15 @@ impl<B: Backend> Shim<B> {
         match self.make(request).await {
             Ok((task, init)) => {
                 let pid = task.state().pid;
-                self.tasks().insert(id, Slot::There(Arc::clone(&task)));
+                self.tasks().slots.insert(id, Slot::There(Arc::clone(&task)));
+                logs::settle(&task.id, &task.bundle);
                 if let Some((pid, exit)) = init {
                     tokio::spawn(task.watch(pid, exit));
                 }
                 Ok(pid)
             }
             Err(err) => {
-                self.tasks().remove(&id);
+                self.forget(&id);
                 Err(err)
             }
         }
@@ -124,13 +169,13 @@ impl<B: Backend> Shim<B> {
     pub(crate) async fn delete(&self, id: &ContainerId) -> Result<Deleted> {
         let task = self.task(id)?;
         let deleted = task.delete().await?;
-        self.tasks().remove(id);
+        self.forget(id);
         Ok(deleted)
     }
 
     /// Finds a task.
     pub(crate) fn task(&self, id: &ContainerId) -> Result<Arc<Task<B::Container>>> {
-        match self.tasks().get(id) {
+        match self.tasks().slots.get(id) {
             Some(Slot::There(task)) => Ok(Arc::clone(task)),
             Some(Slot::Announced | Slot::Coming) | None => {
                 Err(Error::not_found(format!("container {id} does not exist")))
@@ -140,20 +185,53 @@ impl<B: Backend> Shim<B> {
 
     /// Keeps the shim for a container to come: a Shutdown that is about another must not end it in
     /// between.
-    pub(crate) fn announce(&self, id: ContainerId) {
-        self.tasks().entry(id).or_insert(Slot::Announced);
+    ///
+    /// # Errors
+    /// `Unavailable` when it is too late for that.
+    pub(crate) fn announce(&self, id: ContainerId) -> Result<()> {
+        let mut tasks = self.tasks();
+        tasks.check_open()?;
+        tasks.slots.entry(id).or_insert(Slot::Announced);
+        tasks.most = tasks.most.max(tasks.slots.len());
+        Ok(())
     }
 
     /// Ends the shim, unless it has a container or expects one; that one does not come any more.
     pub(crate) fn request_shutdown(&self, id: Option<&ContainerId>) {
-        let mut tasks = self.tasks();
-        if let Some(id) = id
-            && let Some(Slot::Announced) = tasks.get(id)
-        {
-            tasks.remove(id);
+        if let Some(id) = id {
+            let is_announced = matches!(self.tasks().slots.get(id), Some(Slot::Announced));
+            if is_announced {
+                self.forget(id);
+            }
         }
-        if tasks.is_empty() {
+        let mut tasks = self.tasks();
+        if tasks.slots.is_empty() {
+            tasks.is_closed = true;
             self.shutdown.notify_one();
+        }
+    }
+
+    /// Takes no more containers: the shim ends, whoever asked for that.
+    pub(crate) fn refuse_more(&self) {
+        self.tasks().is_closed = true;
+    }
+
+    /// Takes a container out of the table. containerd removes its bundle next: a shim that logs there
+    /// goes on in another.
+    fn forget(&self, id: &ContainerId) {
+        self.tasks().slots.remove(id);
+        if self.tasks().has_shrunk() {
+            tokio::spawn(async {
+                time::sleep(SETTLING).await;
+                sys::trim_memory();
+            });
+        }
+        if logs::are_in(id) {
+            let tasks = self.tasks();
+            logs::leave(tasks.slots.values().filter_map(|slot| match slot {
+                Slot::There(task) => Some((&task.id, &task.bundle)),
+                Slot::Announced | Slot::Coming => None,
+            }));
         }
     }
 
@@ -168,7 +246,9 @@ impl<B: Backend> Shim<B> {
     }
 
     fn reserve(&self, id: &ContainerId) -> Result<()> {
-        match self.tasks().entry(id.clone()) {
+        let mut tasks = self.tasks();
+        tasks.check_open()?;
+        match tasks.slots.entry(id.clone()) {
             Entry::Occupied(mut place) if matches!(place.get(), Slot::Announced) => {
                 place.insert(Slot::Coming);
                 Ok(())
@@ -178,12 +258,13 @@ impl<B: Backend> Shim<B> {
             }
             Entry::Vacant(place) => {
                 place.insert(Slot::Coming);
+                tasks.most = tasks.most.max(tasks.slots.len());
                 Ok(())
             }
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, HashMap<ContainerId, Slot<B::Container>>> {
+    fn tasks(&self) -> MutexGuard<'_, Table<B::Container>> {
         self.tasks.lock().expect("nobody panics with the tasks locked")
     }
 }

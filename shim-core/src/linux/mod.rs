@@ -2,6 +2,7 @@
 
 pub(crate) mod cgroup;
 mod exe;
+pub(crate) mod limits;
 pub(crate) mod mount;
 mod reaper;
 mod recorded;
@@ -11,6 +12,7 @@ pub(crate) mod stdio;
 pub(crate) mod sys;
 
 pub use exe::SealedExecutable;
+pub use limits::given_files;
 pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};

@@ -16,7 +16,7 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::{Reaper, reaper, sys};
+use super::{Reaper, given_files, reaper, sys};
 use crate::{
     backend::{ExitFuture, Process, Streams},
     error::{Context, Error, Result},
@@ -41,6 +41,8 @@ pub(crate) struct Program {
     pub(crate) streams: Vec<OwnedFd>,
     /// Whether standard input is to be the controlling terminal.
     pub(crate) terminal: bool,
+    /// How many descriptors it may have, where that is not what this process may: soft, then hard.
+    pub(crate) files: Option<(u64, u64)>,
 }
 
 /// Makes a child that will run the program of an OCI process, with its arguments, environment and
@@ -121,7 +123,8 @@ fn program(process: &oci::Process, streams: Vec<OwnedFd>, terminal: bool) -> Res
         .map_err(|_| Error::invalid(format!("the program's name {name:?} has a NUL")))?;
     let directory = CString::new(process.cwd().as_os_str().as_encoded_bytes())
         .map_err(|_| Error::invalid("the working directory has a NUL"))?;
-    Ok(Program { path, arguments, environment, directory, streams, terminal })
+    let files = given_files();
+    Ok(Program { path, arguments, environment, directory, streams, terminal, files })
 }
 
 /// The first executable file of a name in the `PATH` of the environment, as execvp(3) finds it.
@@ -166,6 +169,7 @@ mod tests {
             directory: text("/"),
             streams: vec![null(), null(), null()],
             terminal: false,
+            files: None,
         }
     }
 

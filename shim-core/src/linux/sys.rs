@@ -87,6 +87,15 @@ fn exit_status(code: i32, status: i32) -> ExitStatus {
     }
 }
 
+/// Gives the kernel back what the allocator keeps and nobody uses, malloc_trim(3).
+pub(crate) fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer, and locks what it walks over.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Opens a process by its id, pidfd_open(2).
 pub(crate) fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open takes two integers.
@@ -355,6 +364,11 @@ unsafe fn wait_and_run(
     let rest = given.len();
     // SAFETY: integers only. Whatever else the parent had open goes no further.
     unsafe { libc::syscall(libc::SYS_close_range, rest, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if let Some((soft, hard)) = program.files {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: reads one rlimit, which lives for the length of the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
     if joined && program.terminal {
         // SAFETY: TIOCSCTTY takes an integer.
         unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };

@@ -11,12 +11,7 @@ use std::{
 use oci_spec::runtime::Spec;
 use serde::Deserialize;
 
-use super::ContainerId;
 use crate::error::{Context, Error, Result};
-
-/// Annotations that name a group, the first one wins; as containerd's own shim for runc reads them.
-const GROUP_ANNOTATIONS: [&str; 2] =
-    ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
 /// A bundle directory: `config.json`, `rootfs/` and the files of the shim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,55 +103,9 @@ impl Bundle {
     }
 }
 
-/// Bundles of one group share a shim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group(String);
-
-impl Group {
-    /// A shim for this container alone.
-    pub fn alone(id: &ContainerId) -> Self {
-        Self(id.as_str().to_owned())
-    }
-
-    /// One shim for a pod, or for a group named by annotation, else for the container alone.
-    ///
-    /// # Errors
-    /// `InvalidArgument` when `config.json` does not parse.
-    pub fn of_pod(id: &ContainerId, bundle: &Bundle) -> Result<Self> {
-        let annotations = bundle.annotations()?;
-        let named = GROUP_ANNOTATIONS
-            .iter()
-            .filter_map(|label| annotations.get(*label))
-            .find(|group| !group.is_empty());
-        Ok(named.map_or_else(|| Self::alone(id), |group| Self(group.clone())))
-    }
-
-    /// The name that goes into the socket's hash.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn group(config: &str) -> Group {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("config.json"), config).unwrap();
-        Group::of_pod(&ContainerId::parse("c1").unwrap(), &Bundle::new(dir.path()).unwrap())
-            .unwrap()
-    }
-
-    #[test]
-    fn the_runc_group_label_wins_over_the_pod() {
-        let both = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#;
-        assert_eq!(group(both).as_str(), "g");
-        let pod = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}"#;
-        assert_eq!(group(pod).as_str(), "pod");
-        assert_eq!(group(r#"{"ociVersion":"1.0.2"}"#).as_str(), "c1");
-        assert_eq!(group(r#"{"annotations":null}"#).as_str(), "c1");
-    }
 
     #[test]
     fn a_bundle_is_absolute() {

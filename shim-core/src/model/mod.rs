@@ -2,6 +2,7 @@
 
 mod bundle;
 mod exit;
+mod group;
 mod id;
 mod mount;
 mod process;
@@ -9,8 +10,9 @@ mod signal;
 mod stats;
 mod stdio;
 
-pub use bundle::{Bundle, Group};
+pub use bundle::Bundle;
 pub use exit::{Exit, ExitStatus};
+pub use group::{Group, Sharing};
 pub use id::{ContainerId, ExecId, InvalidId, Namespace};
 pub use mount::Mount;
 pub use process::{About, Pid, RuntimeOptions, WindowSize};

@@ -8,6 +8,6 @@ mod stats;
 mod task;
 mod trace;
 
-pub(crate) use server::{Server, request_frame};
+pub(crate) use server::{HEAD, Server, request_frame};
 pub(crate) use task::{ANNOUNCES, V2, services};
 pub(crate) use trace::traced;

@@ -227,7 +227,7 @@ impl<B: Backend> Task for TaskService<B> {
         request: ConnectRequest,
     ) -> ttrpc::Result<ConnectResponse> {
         if context.metadata.contains_key(ANNOUNCES) {
-            self.shim.announce(ContainerId::parse(&request.id).map_err(Error::from)?);
+            self.shim.announce(ContainerId::parse(&request.id).map_err(Error::from)?)?;
         }
         // An unknown id is no error: containerd asks before there is a task.
         let task = self.task(&request.id).ok();

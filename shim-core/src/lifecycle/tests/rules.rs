@@ -141,8 +141,8 @@ async fn a_shim_ends_only_without_containers() {
 async fn a_shim_waits_for_the_container_that_it_was_started_for() {
     let stage = Stage::running(Script::default()).await;
     let other = ContainerId::parse("other").unwrap();
-    stage.shim.announce(other.clone());
-    stage.shim.announce(id());
+    stage.shim.announce(other.clone()).unwrap();
+    stage.shim.announce(id()).unwrap();
     stage.script.end(0, 0);
     soon(stage.shim.task(&id()).unwrap().wait()).await;
     stage.shim.delete(&id()).await.unwrap();
@@ -152,6 +152,24 @@ async fn a_shim_waits_for_the_container_that_it_was_started_for() {
     assert_eq!(stage.shim.task(&other).unwrap_err().kind(), Kind::NotFound);
     // `delete` says that it does not come any more.
     stage.shim.request_shutdown(Some(&other));
+    soon(stage.shim.shut_down()).await;
+}
+
+#[tokio::test]
+async fn a_shim_that_ends_takes_nobody_in() {
+    let stage = Stage::new(Script::default());
+    stage.shim.announce(id()).unwrap();
+    let other = ContainerId::parse("other").unwrap();
+    stage.shim.request_shutdown(Some(&other));
+    stage.shim.announce(other.clone()).unwrap();
+    stage.shim.request_shutdown(Some(&other));
+    // It was started for the first one: nothing ends until that one is out of question, too.
+    stage.shim.announce(other.clone()).unwrap();
+    stage.shim.request_shutdown(Some(&id()));
+    stage.shim.request_shutdown(Some(&other));
+    let late = stage.shim.announce(other).unwrap_err();
+    assert_eq!(late.kind(), Kind::Unavailable);
+    assert_eq!(stage.create().await.unwrap_err().kind(), Kind::Unavailable);
     soon(stage.shim.shut_down()).await;
 }
 

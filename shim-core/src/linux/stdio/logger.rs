@@ -38,7 +38,7 @@ use super::{
 use crate::{
     backend::ExitFuture,
     error::{Context, Error, Kind, Result},
-    linux::{Program, Reaper, spawn_program, sys, watch_for},
+    linux::{Program, Reaper, given_files, spawn_program, sys, watch_for},
     model::{ContainerId, Exit, ExitStatus, LogBinary, LogProtocol, Namespace, Pid},
 };
 
@@ -156,10 +156,11 @@ impl Loggers {
                 .into_iter()
                 .map(|pair| pair.expect("ids have no NUL"))
                 .collect(),
-            // The bundle, where the shim stands.
+            // Where the shim stands: a bundle.
             directory: c".".to_owned(),
             streams: vec![null()?, null()?, null()?, stdout?, stderr?, ready],
             terminal: false,
+            files: given_files(),
         })
     }
 }

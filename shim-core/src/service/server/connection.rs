@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixStream, unix::OwnedWriteHalf},
     sync::mpsc,
-    task::JoinSet,
+    task::{self, JoinSet},
 };
 use ttrpc::Code;
 
@@ -57,6 +57,8 @@ pub(super) async fn serve(
             Admitted::Nothing => {}
         }
     }
+    // What was asked is at least begun: `start` tells us of a container, and does not wait for ever.
+    task::yield_now().await;
     Ok(())
 }
 

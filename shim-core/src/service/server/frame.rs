@@ -13,7 +13,7 @@ const RESPONSE: u8 = 2;
 /// The most data that a frame may have.
 pub(super) const LARGEST: usize = 4 << 20;
 /// The length of a head.
-const HEAD: usize = 10;
+pub(crate) const HEAD: usize = 10;
 /// How much of what nobody wants is read at once.
 const SCRAP: usize = 4096;
 

@@ -15,7 +15,7 @@ use tokio::{net::UnixStream, sync::watch, time::timeout};
 use ttrpc::r#async::Service;
 
 use self::call::Services;
-pub(crate) use self::call::request_frame;
+pub(crate) use self::{call::request_frame, frame::HEAD};
 
 /// Serves connections as they come.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ use nix::{
 };
 use shim_core::{
     Context, Kind, Result,
-    linux::{Reaper, SealedExecutable, watch},
+    linux::{Reaper, SealedExecutable, given_files, watch},
     model::Pid,
 };
 use tokio::io::unix::AsyncFd;
@@ -62,7 +62,13 @@ impl Seed {
         let number = CString::new(theirs.as_raw_fd().to_string()).expect("a number has no NUL");
         let hold = reaper.hold();
         let pid = sys::spawn(self.program()?.as_fd(), [NAME, &number], theirs.as_fd());
-        hold.keep(Pid::new(pid.context("execute ourselves")?)?);
+        let pid = pid.context("execute ourselves")?;
+        hold.keep(Pid::new(pid)?);
+        if let Some((soft, hard)) = given_files() {
+            // Before it is asked for anything: what it makes gets what the shim was given. Set here
+            // and not around the spawn, which may need descriptors of its own.
+            sys::set_limit(pid, libc::RLIMIT_NOFILE, soft, hard).context("limit its files")?;
+        }
         Ok(ours)
     }
 
