@@ -26,16 +26,16 @@ const fn calls(name: &'static str, limit: u64) -> Budget {
 /// The file that users install.
 pub const SIZE: Budget = kib("memory::size_of_the_binary", 4096);
 /// What one more shim costs, its stem included.
-pub const DIRTY: Budget = kib("memory::private_dirty", 800);
-/// The same, and what was written before the stem was forked, which is private to neither.
-pub const DIRTY_BOTH: Budget = kib("memory::dirty_with_what_both_share", 800);
+pub const DIRTY: Budget = kib("memory::private_dirty", 480);
+/// The same, and what the two share, of which there should be nothing.
+pub const DIRTY_BOTH: Budget = kib("memory::dirty_with_what_both_share", 480);
 /// What the first shim costs: nobody else shares its program's pages.
-pub const PSS: Budget = kib("memory::proportional_set", 3686);
+pub const PSS: Budget = kib("memory::proportional_set", 3584);
 /// What one more container in a shim costs.
 pub const DIRTY_MORE: Budget = kib("memory::private_dirty_a_container", 100);
 /// The same where all containers of a namespace share one.
 pub const DIRTY_MANY: Budget = kib("memory::private_dirty_one_of_many", 100);
-/// One thread: no lock is ever contended, and the stem can be forked again.
+/// One thread: one stack, and no lock is ever contended.
 pub const THREADS_SHIM: Budget = count("memory::threads_of_the_shim", 1);
 /// The stem must never have another.
 pub const THREADS_STEM: Budget = count("memory::threads_of_the_stem", 1);
@@ -71,11 +71,11 @@ pub const MADE_BY_ACTION_DELETE: Budget = count("processes::action_delete", 1);
 pub const MADE_BY_A_LIFE: Budget = count("processes::a_life", 6);
 
 /// With what the new process does until it waits for its start: more than half of it.
-pub const CALLS_CREATE: Budget = calls("calls::create", 590);
+pub const CALLS_CREATE: Budget = calls("calls::create", 485);
 /// By the shim; the first process runs on by itself.
 pub const CALLS_START: Budget = calls("calls::start", 21);
 /// An exec from Exec to Delete, the program of one call included.
-pub const CALLS_EXEC: Budget = calls("calls::exec_start_delete", 255);
+pub const CALLS_EXEC: Budget = calls("calls::exec_start_delete", 240);
 /// Kill, the exit, its event.
 pub const CALLS_KILL: Budget = calls("calls::kill", 29);
 /// Cgroups, mounts, and the event.
