@@ -22,10 +22,10 @@ use crate::{
     error::{Context, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
-    linux::{Reaper, cgroup, sys},
+    linux::{Reaper, cgroup, stdio::Exchange, sys},
     log as logs,
     model::{ContainerId, Namespace},
-    service::{self, Server},
+    service::{self, Server, Streaming},
 };
 
 /// What goes into the pipe when all is well.
@@ -163,10 +163,12 @@ impl<B: Backend> Serving<B> {
             }
         });
         let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
-        let shim = Arc::new(Shim::new(backend, host, herald));
+        let exchange = address.as_ref().map(|socket| Exchange::at(socket.path().to_owned()));
+        let exchange = exchange.unwrap_or_default();
+        let shim = Arc::new(Shim::new(backend, host, herald, exchange.clone()));
         shim.announce(id);
         let (services, traces) = service::traced(service::services(&shim));
-        let server = Server::new(services);
+        let server = Server::new(services, Streaming(exchange));
         let answering = server.clone();
         tokio::spawn(async move {
             loop {

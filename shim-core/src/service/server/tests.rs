@@ -20,6 +20,7 @@ use ttrpc::{
 };
 
 use super::{connection::CALLS_LIMIT, *};
+use crate::{linux::stdio::Exchange, service::Streaming};
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 const LIMIT: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ impl Client {
     fn connect() -> Self {
         let service = Doubles::default();
         let go = Arc::clone(&service.0);
-        let server = Server::new(create_events(Arc::new(service)));
+        let server = Server::new(create_events(Arc::new(service)), Streaming(Exchange::default()));
         let (stream, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(async move { server.serve(theirs).await });
         Self { stream, go }
