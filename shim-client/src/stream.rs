@@ -96,6 +96,14 @@ impl ByteStream {
         if self.granted < WINDOW {
             self.grant(WINDOW).await?;
         }
+        self.receive_data().await
+    }
+
+    /// The same, with no more room for the shim than it has.
+    ///
+    /// # Errors
+    /// What the shim ends the stream with, that it is gone, or that it sends more than it may.
+    pub async fn receive_data(&mut self) -> Result<Option<Vec<u8>>, CallError> {
         loop {
             match self.receive().await? {
                 Said::Data(bytes) => {
