@@ -17,6 +17,7 @@
 mod copy;
 mod exchange;
 mod fifo;
+mod line;
 mod logger;
 mod stream;
 
@@ -44,7 +45,8 @@ use crate::{
 };
 
 pub(crate) use self::{
-    exchange::{Caller, Exchange, Word, Words},
+    exchange::{Caller, Exchange},
+    line::{Word, Words},
     logger::Loggers,
 };
 

@@ -25,7 +25,8 @@ use tokio::{
 
 use super::{
     copy::{Output, Progress, set_nonblocking},
-    exchange::{Heard, Line, Port, Word},
+    exchange::Port,
+    line::{Heard, Line, Word},
 };
 use crate::{
     error::{Context, Result},
@@ -274,3 +275,6 @@ async fn write_all(sink: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
