@@ -8,7 +8,7 @@ use std::{env, fs, io};
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const PROTOS: [&str; 13] = [
+const PROTOS: [&str; 15] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
@@ -18,9 +18,11 @@ const PROTOS: [&str; 13] = [
     "runctypes",
     "runtimeoptions",
     "sandbox",
+    "streaming",
     "task",
     "task_types",
     "task_v2",
+    "transfer",
     "types",
 ];
 

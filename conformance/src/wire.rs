@@ -15,6 +15,8 @@ use ttrpc::proto::{Request, Response};
 pub(crate) const REQUEST: u8 = 1;
 /// The type of a frame with a response.
 pub(crate) const RESPONSE: u8 = 2;
+/// The type of a frame with a message of a stream.
+pub(crate) const DATA: u8 = 3;
 /// The most data that a frame may have.
 pub(crate) const LARGEST: u32 = 4 << 20;
 
@@ -46,9 +48,22 @@ impl Wire {
 
     /// Sends a frame with a true length.
     pub(crate) async fn frame(&mut self, stream: u32, kind: u8, data: &[u8]) -> Result<()> {
+        self.flagged(stream, kind, 0, data).await
+    }
+
+    /// Sends a frame with a true length and these flags.
+    pub(crate) async fn flagged(
+        &mut self,
+        stream: u32,
+        kind: u8,
+        flags: u8,
+        data: &[u8],
+    ) -> Result<()> {
         let length = u32::try_from(data.len()).context("a frame's length")?;
+        let mut head = head(length, stream, kind);
+        head[9] = flags;
         // At once: each write takes room of its own in a socket's buffer.
-        self.send(&[&head(length, stream, kind), data].concat()).await
+        self.send(&[&head, data].concat()).await
     }
 
     /// Sends a call.

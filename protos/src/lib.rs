@@ -68,6 +68,16 @@ pub mod forward {
     pub use crate::generated::types::Envelope;
 }
 
+/// `containerd.services.streaming.v1` and `containerd.types.transfer`: streams of bytes over ttrpc
+/// (containerd 2.x).
+///
+/// The messages go as [`Any`], with their bare names as type URLs.
+pub mod streaming {
+    pub use crate::generated::streaming::*;
+    pub use crate::generated::streaming_ttrpc::*;
+    pub use crate::generated::transfer::*;
+}
+
 /// `containerd.types` and `containerd.v1.types`: what the other interfaces share.
 pub mod types {
     pub use crate::generated::task_types::*;

@@ -61,6 +61,7 @@ mod shim_log;
 mod spec;
 mod stdio;
 mod store;
+mod stream;
 mod task;
 
 pub use self::answer::Answer;
@@ -85,4 +86,5 @@ pub use self::spec::{
 };
 pub use self::stdio::{Fifos, Shape, Sinks, Streams};
 pub use self::store::{Record, Store};
+pub use self::stream::{ByteStream, stream_uri};
 pub use self::task::Task;

@@ -18,6 +18,7 @@ mod rootfs;
 mod shutdown;
 mod stats;
 mod stdio;
+mod streaming;
 mod task;
 mod terminal;
 mod update;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         wait::cases(),
         events::cases(),
         stdio::cases(),
+        streaming::cases(),
         terminal::cases(),
         rootfs::cases(),
         stats::cases(),

@@ -129,3 +129,10 @@ pub(crate) fn status(pid: u32, key: &str) -> Result<u64> {
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.with_context(|| format!("no {key} in {path}"))
 }
+
+/// Bytes that a process has written so far.
+pub(crate) fn written(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.and_then(|number| number.parse().ok()).unwrap_or(0)
+}

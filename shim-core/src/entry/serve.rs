@@ -21,10 +21,10 @@ use crate::{
     error::{Context, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
-    linux::{Reaper, cgroup, limits, sys},
+    linux::{Reaper, cgroup, limits, stdio::Exchange, sys},
     log as logs,
     model::{ContainerId, Namespace},
-    service::{self, Server},
+    service::{self, Server, Streaming},
 };
 
 /// What goes into the pipe when all is well.
@@ -172,10 +172,12 @@ impl<B: Backend> Serving<B> {
             }
         });
         let herald = Herald { publisher: publisher.clone(), namespace: host.namespace.clone() };
-        let shim = Arc::new(Shim::new(backend, host, herald));
+        let exchange = address.as_ref().map(|socket| Exchange::at(socket.path().to_owned()));
+        let exchange = exchange.unwrap_or_default();
+        let shim = Arc::new(Shim::new(backend, host, herald, exchange.clone()));
         shim.announce(id)?;
         let (services, traces) = service::traced(service::services(&shim));
-        let server = Server::new(services);
+        let server = Server::new(services, Streaming(exchange));
         let answering = server.clone();
         tokio::spawn(async move {
             loop {

@@ -75,6 +75,11 @@ impl Socket {
         path.is_absolute().then_some(Self { path })
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// As containerd wants to hear it.
     pub(super) fn address(&self) -> String {
         format!("unix://{}", self.path.display())

@@ -11,7 +11,7 @@ use crate::{
     backend::{Container, Exec, ExitFuture, Target},
     error::{Context, Error, Kind, Result},
     event::{Event, Herald},
-    linux::stdio::{Loggers, Relay},
+    linux::stdio::{Peers, Relay},
     model::{ContainerId, ExecId, Exit, ExitStatus, Pid, Signal, StdioUris, WindowSize},
 };
 
@@ -44,10 +44,10 @@ impl ExecProcess {
     pub(crate) async fn start<C: Container>(
         self: Arc<Self>,
         container: &C,
-        loggers: &Loggers,
+        peers: &Peers,
     ) -> Result<Pid> {
         let step = self.cell.begin(ExecOp::Start).await?;
-        match self.make(container, loggers).await {
+        match self.make(container, peers).await {
             Ok((pid, exit)) => {
                 self.herald.tell(&Event::ExecStarted {
                     container: self.container.clone(),
@@ -65,12 +65,8 @@ impl ExecProcess {
         }
     }
 
-    async fn make<C: Container>(
-        &self,
-        container: &C,
-        loggers: &Loggers,
-    ) -> Result<(Pid, ExitFuture)> {
-        let (relay, streams) = Relay::open(&self.stdio, &self.container, loggers).await?;
+    async fn make<C: Container>(&self, container: &C, peers: &Peers) -> Result<(Pid, ExitFuture)> {
+        let (relay, streams) = Relay::open(&self.stdio, &self.container, peers).await?;
         let request = Exec { id: self.id.clone(), process: self.process.clone(), streams };
         let process = container.exec(request).await.with_context(|| format!("exec {}", self.id))?;
         match relay.run(process.terminal) {

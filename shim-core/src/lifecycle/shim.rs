@@ -16,7 +16,7 @@ use crate::{
     event::{self, Event, Herald},
     linux::{
         self, mount,
-        stdio::{Loggers, Relay},
+        stdio::{Exchange, Loggers, Peers, Relay},
         sys,
     },
     log as logs,
@@ -29,7 +29,7 @@ pub(crate) struct Shim<B: Backend> {
     backend: B,
     host: Host,
     herald: Herald,
-    loggers: Loggers,
+    peers: Peers,
     /// Never locked across an `await`: a hung container must not stop the others.
     tasks: Mutex<Table<B::Container>>,
     shutdown: Notify,
@@ -100,9 +100,10 @@ pub(crate) struct CreateTask {
 type Made<C> = (Arc<Task<C>>, Option<(Pid, ExitFuture)>);
 
 impl<B: Backend> Shim<B> {
-    pub(crate) fn new(backend: B, host: Host, herald: Herald) -> Self {
+    pub(crate) fn new(backend: B, host: Host, herald: Herald, exchange: Exchange) -> Self {
         let loggers = Loggers::new(host.reaper.clone(), host.namespace.clone());
-        Self { backend, host, herald, loggers, tasks: Mutex::default(), shutdown: Notify::new() }
+        let peers = Peers { loggers, exchange };
+        Self { backend, host, herald, peers, tasks: Mutex::default(), shutdown: Notify::new() }
     }
 
     /// Makes a task, or leaves nothing behind. One that is to be restored has no process yet.
@@ -128,7 +129,7 @@ impl<B: Backend> Shim<B> {
 
     async fn make(&self, request: CreateTask) -> Result<Made<B::Container>> {
         let CreateTask { id, bundle, rootfs, stdio, options, checkpoint } = request;
-        let (relay, streams) = Relay::open(&stdio, &id, &self.loggers).await?;
+        let (relay, streams) = Relay::open(&stdio, &id, &self.peers).await?;
         mount::mount_all(&rootfs, &bundle)?;
         let create = Create {
             id: id.clone(),
@@ -160,8 +161,8 @@ impl<B: Backend> Shim<B> {
             stdio: stdio.clone(),
             checkpoint,
         })));
-        let (loggers, herald) = (self.loggers.clone(), self.herald.clone());
-        let parts = Parts { id, bundle, stdio, container, init: start, loggers, herald };
+        let (peers, herald) = (self.peers.clone(), self.herald.clone());
+        let parts = Parts { id, bundle, stdio, container, init: start, peers, herald };
         Ok((Arc::new(Task::new(parts)), exit))
     }
 
@@ -237,7 +238,7 @@ impl<B: Backend> Shim<B> {
 
     /// Ends what must not outlive the shim.
     pub(crate) async fn close(&self) {
-        self.loggers.end_all().await;
+        self.peers.loggers.end_all().await;
     }
 
     /// Waits until the shim may end.

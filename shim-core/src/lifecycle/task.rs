@@ -27,7 +27,7 @@ use crate::{
     event::{Event, Herald},
     linux::{
         mount,
-        stdio::{Console, Loggers, Relay},
+        stdio::{Console, Peers, Relay},
     },
     model::{
         Bundle, ContainerId, ExecId, Exit, ExitStatus, Pid, Signal, Stats, StdioUris, WindowSize,
@@ -54,7 +54,7 @@ pub(crate) struct Task<C> {
     execs: Mutex<HashMap<ExecId, Arc<ExecProcess>>>,
     /// Set when the container is freed: of two deletions in line, one finds nothing left.
     freed: OnceLock<()>,
-    loggers: Loggers,
+    peers: Peers,
     herald: Herald,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Parts<C> {
     pub(crate) stdio: StdioUris,
     pub(crate) container: C,
     pub(crate) init: Start,
-    pub(crate) loggers: Loggers,
+    pub(crate) peers: Peers,
     pub(crate) herald: Herald,
 }
 
@@ -116,7 +116,7 @@ impl<C: Container> Task<C> {
             relay: Mutex::new(relay),
             execs: Mutex::default(),
             freed: OnceLock::new(),
-            loggers: parts.loggers,
+            peers: parts.peers,
             herald: parts.herald,
         }
     }

@@ -18,4 +18,4 @@ pub use mount::Mount;
 pub use process::{About, Pid, RuntimeOptions, WindowSize};
 pub use signal::Signal;
 pub use stats::*;
-pub use stdio::{LogBinary, LogProtocol, StdioPlace, StdioUri, StdioUris};
+pub use stdio::{LogBinary, LogProtocol, SocketStream, StdioPlace, StdioUri, StdioUris};

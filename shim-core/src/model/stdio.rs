@@ -25,6 +25,17 @@ pub enum StdioPlace {
     File(PathBuf),
     /// A program that takes the output.
     Binary(LogBinary),
+    /// A stream that a client opens at the shim's own socket.
+    Stream(SocketStream),
+}
+
+/// A stream of the streaming service: `ttrpc+unix://<socket>?streaming_id=<id>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketStream {
+    /// Where clients open it.
+    pub socket: PathBuf,
+    /// By what they ask for it.
+    pub id: Box<str>,
 }
 
 /// A logging binary: a program that gets a process's output on descriptors of its own.
@@ -64,8 +75,9 @@ impl StdioUri {
     /// Parses a URI or a bare path; an empty one is no stream.
     ///
     /// # Errors
-    /// `InvalidArgument` for a relative path, a scheme that nobody knows or an escape that makes no
-    /// sense, `Unsupported` for a stream by id.
+    /// `InvalidArgument` for a relative path, a scheme that nobody knows, an escape that makes no
+    /// sense or a stream without an id, `Unsupported` for a stream over anything but ttrpc on a unix
+    /// socket.
     pub fn parse(uri: &str) -> Result<Option<Self>> {
         if uri.is_empty() {
             return Ok(None);
@@ -102,7 +114,10 @@ impl StdioPlace {
             "file" => Ok(Self::File(path()?)),
             "binary" => binary(LogProtocol::ByteOrClose),
             "binary-v2" => binary(LogProtocol::Byte),
-            // Streams that a sandbox serves to CRI by id.
+            "ttrpc+unix" => {
+                Ok(Self::Stream(SocketStream { socket: path()?, id: streaming_id(query, uri)? }))
+            }
+            // Streams that a sandbox serves to CRI elsewhere.
             _ if scheme.starts_with("ttrpc+") || scheme.starts_with("grpc+") => {
                 Err(Error::new(Kind::Unsupported, format!("streams over {scheme} are not served")))
             }
@@ -149,6 +164,16 @@ fn arguments(query: &str) -> Result<Vec<OsString>> {
         }
     }
     Ok(arguments)
+}
+
+/// The id in a stream's query.
+fn streaming_id(query: &str, uri: &str) -> Result<Box<str>> {
+    let mut values = query.split('&').filter_map(|pair| pair.strip_prefix("streaming_id="));
+    let id = unescape(values.next().unwrap_or_default(), Plus::IsSpace)?;
+    match id.into_string() {
+        Ok(id) if !id.is_empty() => Ok(id.into()),
+        _ => Err(Error::invalid(format!("{uri:?} has no streaming_id"))),
+    }
 }
 
 /// What a plus stands for: in a query it is a space.
@@ -217,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_has_a_socket_and_an_id() {
+        let stream = |id: &str| SocketStream { socket: "/run/s".into(), id: id.into() };
+        let uri = "ttrpc+unix:///run/s?streaming_id=c1-stdout";
+        assert_eq!(place(uri), StdioPlace::Stream(stream("c1-stdout")));
+        let uri = "ttrpc+unix:///run/s?a=b&streaming_id=%C3%A4";
+        assert_eq!(place(uri), StdioPlace::Stream(stream("ä")));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_by_name() {
         let refused = |uri: &str, kind: Kind, word: &str| {
             let err = StdioUris::parse("", uri, "", false).unwrap_err();
@@ -231,7 +265,10 @@ mod tests {
         refused("file:///a%zz", Kind::InvalidArgument, "escape");
         refused("file:///a%00b", Kind::InvalidArgument, "escape");
         refused("binary:///b?a=%+1", Kind::InvalidArgument, "escape");
-        refused("ttrpc+unix:///s?streaming_id=i", Kind::Unsupported, "ttrpc+unix");
+        refused("ttrpc+unix:///s", Kind::InvalidArgument, "streaming_id");
+        refused("ttrpc+unix:///s?streaming_id=&a=b", Kind::InvalidArgument, "streaming_id");
+        refused("ttrpc+unix://s?streaming_id=i", Kind::InvalidArgument, "absolute");
+        refused("ttrpc+vsock://3:4?streaming_id=i", Kind::Unsupported, "ttrpc+vsock");
         refused("grpc+vsock://3:4?streaming_id=i", Kind::Unsupported, "grpc+vsock");
         let err = StdioUris::parse("binary:///b", "", "", false).unwrap_err();
         assert_eq!(err.kind(), Kind::InvalidArgument);

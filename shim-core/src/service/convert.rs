@@ -9,6 +9,7 @@ use shim_protos::{
     Any, Timestamp, events,
     protobuf::{EnumOrUnknown, Message},
     runc::CheckpointOptions,
+    streaming,
     task::CheckpointTaskRequest,
     types::{self, Status},
 };
@@ -46,6 +47,9 @@ named! {
     events::TaskResumed => "containerd.events.TaskResumed",
     events::TaskStart => "containerd.events.TaskStart",
     shim_protos::runc::ProcessDetails => "containerd.runc.v1.ProcessDetails",
+    streaming::Data => "containerd.types.transfer.Data",
+    streaming::StreamInit => "containerd.services.streaming.v1.StreamInit",
+    streaming::WindowUpdate => "containerd.types.transfer.WindowUpdate",
 }
 
 /// A point in time as the wire has it.
@@ -155,8 +159,13 @@ fn code(kind: Kind) -> ttrpc::Code {
 /// Always a status of its own: any other error of ttrpc's goes out as UNKNOWN with Debug text.
 impl From<Error> for ttrpc::Error {
     fn from(err: Error) -> Self {
-        Self::RpcStatus(ttrpc::get_status(code(err.kind()), format!("{err:#}")))
+        Self::RpcStatus(status_of(err))
     }
+}
+
+/// An error as the wire has it.
+pub(crate) fn status_of(err: Error) -> ttrpc::proto::Status {
+    ttrpc::get_status(code(err.kind()), format!("{err:#}"))
 }
 
 #[cfg(test)]

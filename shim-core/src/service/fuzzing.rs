@@ -27,10 +27,12 @@ use ttrpc::{
 use super::{
     convert,
     server::Server,
+    streaming::Streaming,
     task::{parse_create, parse_json, parse_process, parse_size},
 };
 use crate::{
     error::Result,
+    linux::stdio::Exchange,
     model::{ContainerId, Signal},
 };
 
@@ -80,7 +82,7 @@ pub fn request(bytes: &[u8]) {
 /// Everything is answered, and the server ends with its client.
 async fn serve(bytes: &[u8]) {
     let (mut client, theirs) = UnixStream::pair().expect("a socket pair");
-    let server = Server::new(services());
+    let server = Server::new(services(), Streaming(Exchange::default()));
     let serving = tokio::spawn(async move { server.serve(theirs).await });
     let (mut reader, mut writer) = client.split();
     let talk = async {

@@ -5,9 +5,11 @@ pub(crate) mod convert;
 pub(crate) mod fuzzing;
 mod server;
 mod stats;
+mod streaming;
 mod task;
 mod trace;
 
 pub(crate) use server::{HEAD, Server, request_frame};
+pub(crate) use streaming::Streaming;
 pub(crate) use task::{ANNOUNCES, V2, services};
 pub(crate) use trace::traced;

@@ -81,13 +81,6 @@ async fn gigabyte_out(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that a process has written so far.
-fn written(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
-    line.and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
 async fn slow_reader(lab: &Lab) -> Result<()> {
     let fifos = fifos(lab)?;
     // Readers that do not read.
@@ -97,18 +90,21 @@ async fn slow_reader(lab: &Lab) -> Result<()> {
     let shim = guest.shim_pid().await?;
     let before = procs::status(shim, "VmRSS")?;
     let pid = guest.start("").await?.pid;
-    ensure!(eventually(SOON, || written(pid) > 0).await, "the process does not begin to write");
+    ensure!(
+        eventually(SOON, || procs::written(pid) > 0).await,
+        "the process does not begin to write"
+    );
     // Held up: for a while nothing more is written.
     let until_held = async {
         loop {
-            let now = written(pid);
-            if !eventually(Duration::from_millis(200), || written(pid) > now).await {
+            let now = procs::written(pid);
+            if !eventually(Duration::from_millis(200), || procs::written(pid) > now).await {
                 return now;
             }
         }
     };
     let Ok(held) = tokio::time::timeout(SOON, until_held).await else {
-        anyhow::bail!("the process has written {} bytes that nobody reads", written(pid));
+        anyhow::bail!("the process has written {} bytes that nobody reads", procs::written(pid));
     };
     ensure!(held < 4 << 20, "the process could write {held} bytes that nobody reads");
     let grown = procs::status(shim, "VmRSS")?.saturating_sub(before);

@@ -40,7 +40,7 @@ impl<C: Container> Task<C> {
         let exec = self.exec(id)?;
         match self.init.current() {
             InitState::Created(_) | InitState::Running(_) => {
-                exec.start(&self.container, &self.loggers).await
+                exec.start(&self.container, &self.peers).await
             }
             InitState::Paused(_) => {
                 Err(Error::new(Kind::FailedPrecondition, "cannot exec in a paused process"))

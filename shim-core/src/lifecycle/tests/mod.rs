@@ -22,7 +22,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     event::{Herald, Publisher},
-    linux::Reaper,
+    linux::{Reaper, stdio::Exchange},
     model::{
         About, Bundle, ContainerId, ExecId, Exit, ExitStatus, Namespace, Pid, Signal, StdioUris,
         WindowSize,
@@ -184,7 +184,7 @@ impl Stage {
         let host = Host { reaper: Reaper::default(), namespace: namespace.clone() };
         let publisher = Publisher::new();
         let herald = Herald { publisher: publisher.clone(), namespace };
-        let shim = Shim::new(Fake(script.clone()), host, herald);
+        let shim = Shim::new(Fake(script.clone()), host, herald, Exchange::default());
         let dir = tempfile::tempdir().unwrap();
         let bundle = Bundle::new(dir.path()).unwrap();
         Self { shim, publisher, script, _dir: dir, bundle }

@@ -44,7 +44,7 @@ pub(super) struct Output {
 const LINGER_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     /// There may be something to copy.
     Copying,
     /// Everything so far is copied.
@@ -60,16 +60,22 @@ impl Output {
         set_nonblocking(&pipe)?;
         let source = sys::watch(pipe, Interest::READABLE).context("watch an output")?;
         let sink = Sink::new(sink)?;
-        let (tell, progress) = watch::channel(Progress::Copying);
-        let copier = tokio::spawn(async move {
+        Ok(Self::spawn(|tell| async move {
             if let Err(err) = copy(&source, &sink, &tell).await {
                 log::warn!("copy an output: {err}");
             }
             tell.send_replace(Progress::Ended);
             linger(&sink).await;
             tell.send_replace(Progress::Read);
-        });
-        Ok(Self { copier, progress })
+        }))
+    }
+
+    /// Runs what copies and tells of it.
+    pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(
+        copy: impl FnOnce(watch::Sender<Progress>) -> F,
+    ) -> Self {
+        let (tell, progress) = watch::channel(Progress::Copying);
+        Self { copier: tokio::spawn(copy(tell)), progress }
     }
 
     /// Waits until everything printed so far is copied, and a moment for the client to read it:
@@ -77,14 +83,16 @@ impl Output {
     pub(super) async fn drained(&self) {
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|now| matches!(now, Progress::Ended | Progress::Read));
-        if time::timeout(END_GRACE, ended).await.is_ok() {
-            let read = progress.wait_for(|now| *now == Progress::Read);
-            let _unread = time::timeout(READ_GRACE, read).await;
-            return;
+        let has_ended = time::timeout(END_GRACE, ended).await.is_ok();
+        if !has_ended {
+            // Somebody else holds it open, or it is a lot: what is there now is what counts.
+            let caught_up = progress.wait_for(|now| *now != Progress::Copying);
+            if caught_up.await.is_ok_and(|now| *now == Progress::Idle) {
+                return;
+            }
         }
-        // Somebody else holds it open, or it is a lot: what is there now is what counts.
-        let caught_up = progress.wait_for(|now| *now != Progress::Copying);
-        let _gone = caught_up.await;
+        let read = progress.wait_for(|now| *now == Progress::Read);
+        let _unread = time::timeout(READ_GRACE, read).await;
     }
 }
 
@@ -283,11 +291,11 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> Result<()> {
 }
 
 impl Progress {
-    fn enter_idle(&mut self) -> bool {
+    pub(super) fn enter_idle(&mut self) -> bool {
         std::mem::replace(self, Self::Idle) != Self::Idle
     }
 
-    fn leave_idle(&mut self) -> bool {
+    pub(super) fn leave_idle(&mut self) -> bool {
         std::mem::replace(self, Self::Copying) != Self::Copying
     }
 }

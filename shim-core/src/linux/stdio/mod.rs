@@ -8,13 +8,18 @@
 //! restarts), and the process must not get EPIPE for it. The shim keeps each output fifo open for
 //! reading too, so that it always has a reader.
 //!
+//! A stream by id is copied through memory; see `exchange` for how its two ends meet.
+//!
 //! A `file://` is copied to as well, for containerd's own shim does, and so a full disk costs output
 //! and not the process. One copier serves both streams of one file: they keep their order. A plain
 //! file behind a bare path is handed over as it is.
 
 mod copy;
+mod exchange;
 mod fifo;
+mod line;
 mod logger;
+mod stream;
 
 use std::{
     fs::{File, OpenOptions},
@@ -31,7 +36,7 @@ use std::{
 use nix::{fcntl::OFlag, unistd};
 use tokio::task::JoinHandle;
 
-use self::{copy::Output, logger::Logger};
+use self::{copy::Output, exchange::Port, logger::Logger};
 use super::sys;
 use crate::{
     backend::Streams,
@@ -39,10 +44,22 @@ use crate::{
     model::{ContainerId, LogBinary, StdioPlace, StdioUri, StdioUris, WindowSize},
 };
 
-pub(crate) use self::logger::Loggers;
+pub(crate) use self::{
+    exchange::{Caller, Exchange},
+    line::{Word, Words},
+    logger::Loggers,
+};
 
 /// How long an exit waits for output that nobody takes.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Whom processes' streams may lead to beside fifos and files. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    pub(crate) loggers: Loggers,
+    /// Clients at the shim's own socket.
+    pub(crate) exchange: Exchange,
+}
 
 /// The shim's ends of a process's streams, before there is a process.
 #[derive(Debug, Default)]
@@ -62,28 +79,50 @@ struct Reader {
     outputs: [Option<OwnedFd>; 2],
 }
 
-/// From the client's fifo to the process.
+/// From the client to the process.
 #[derive(Debug)]
 struct Inlet {
-    fifo: OwnedFd,
-    /// Keeps the fifo from ending while clients come and go, until stdin is closed by request.
-    keeper: OwnedFd,
+    source: Source,
     /// `None` with a terminal: its master comes with the process.
     pipe: Option<OwnedFd>,
+}
+
+/// What an input is read from.
+#[derive(Debug)]
+enum Source {
+    /// A fifo, and its keeper.
+    Fifo(OwnedFd, OwnedFd),
+    Stream(Port),
+}
+
+/// Keeps an input from ending while clients come and go, until stdin is closed by request.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+enum Keeper {
+    Fifo(OwnedFd),
+    Stream(stream::Keeper),
 }
 
 /// From the process to the client.
 #[derive(Debug)]
 struct Outlet {
     pipe: Option<OwnedFd>,
-    sink: OwnedFd,
+    sink: Sink,
+}
+
+/// What an output is written to.
+#[derive(Debug)]
+enum Sink {
+    /// A fifo, a file or a pipe.
+    File(OwnedFd),
+    Stream(Port),
 }
 
 /// The shim's ends of a live process's streams.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     terminal: Option<OwnedFd>,
-    stdin: Mutex<Option<OwnedFd>>,
+    stdin: Mutex<Option<Keeper>>,
     stdin_copier: Option<JoinHandle<()>>,
     outputs: Vec<Output>,
     loggers: Vec<Logger>,
@@ -98,21 +137,22 @@ impl Relay {
     pub(crate) async fn open(
         uris: &StdioUris,
         container: &ContainerId,
-        loggers: &Loggers,
+        peers: &Peers,
     ) -> Result<(Self, Streams)> {
         let mut relay = Self::default();
         let streams = if uris.terminal {
-            let stdin = uris.stdin.as_ref().map(|uri| open_inlet(uri, None)).transpose();
+            let stdin = uris.stdin.as_ref().map(|uri| open_inlet(uri, None, peers)).transpose();
             relay.stdin = stdin.context("open stdin")?;
-            relay.add_terminal(uris.stdout.as_ref()).context("open stdout")?;
+            relay.add_terminal(uris.stdout.as_ref(), peers).context("open stdout")?;
             Streams::Terminal
         } else {
-            let stdin = relay.add_input(uris.stdin.as_ref()).context("open stdin")?;
-            let [stdout, stderr] = relay.add_outputs(uris.stdout.as_ref(), uris.stderr.as_ref())?;
+            let stdin = relay.add_input(uris.stdin.as_ref(), peers).context("open stdin")?;
+            let (stdout, stderr) = (uris.stdout.as_ref(), uris.stderr.as_ref());
+            let [stdout, stderr] = relay.add_outputs(stdout, stderr, peers)?;
             Streams::Pipes { stdin, stdout, stderr }
         };
         for Reader { binary, outputs } in std::mem::take(&mut relay.readers) {
-            let logger = loggers.start(&binary, container, outputs).await;
+            let logger = peers.loggers.start(&binary, container, outputs).await;
             let name = || format!("logging binary {}", binary.path.display());
             relay.loggers.push(logger.with_context(name)?);
         }
@@ -127,12 +167,22 @@ impl Relay {
         let mut console = Console::default();
         if let Some(inlet) = self.stdin {
             let pipe = process_end(inlet.pipe, terminal.as_ref())?;
-            console.stdin_copier = Some(copy::input(inlet.fifo, pipe)?);
-            console.stdin = Mutex::new(Some(inlet.keeper));
+            let (copier, keeper) = match inlet.source {
+                Source::Fifo(fifo, keeper) => (copy::input(fifo, pipe)?, Keeper::Fifo(keeper)),
+                Source::Stream(port) => {
+                    let (copier, keeper) = stream::input(port, pipe)?;
+                    (copier, Keeper::Stream(keeper))
+                }
+            };
+            console.stdin_copier = Some(copier);
+            console.stdin = Mutex::new(Some(keeper));
         }
         for outlet in self.outputs {
             let pipe = process_end(outlet.pipe, terminal.as_ref())?;
-            console.outputs.push(Output::start(pipe, outlet.sink)?);
+            console.outputs.push(match outlet.sink {
+                Sink::File(sink) => Output::start(pipe, sink)?,
+                Sink::Stream(port) => stream::output(pipe, port)?,
+            });
         }
         console.terminal = terminal;
         console.loggers = self.loggers;
@@ -140,10 +190,10 @@ impl Relay {
     }
 
     /// Returns the process's end.
-    fn add_input(&mut self, uri: Option<&StdioUri>) -> Result<OwnedFd> {
+    fn add_input(&mut self, uri: Option<&StdioUri>, peers: &Peers) -> Result<OwnedFd> {
         let Some(uri) = uri else { return null() };
         let (reader, writer) = pipe()?;
-        self.stdin = Some(open_inlet(uri, Some(writer))?);
+        self.stdin = Some(open_inlet(uri, Some(writer), peers)?);
         Ok(reader)
     }
 
@@ -152,6 +202,7 @@ impl Relay {
         &mut self,
         stdout: Option<&StdioUri>,
         stderr: Option<&StdioUri>,
+        peers: &Peers,
     ) -> Result<[OwnedFd; 2]> {
         let same = stderr.is_some() && stderr.map(StdioUri::place) == stdout.map(StdioUri::place);
         // containerd's own shim hands a logging binary for stdout the errors too, named or not.
@@ -164,14 +215,14 @@ impl Relay {
             return Ok([stdout.1, stderr.1]);
         }
         let first = |reader| [Some(reader), None];
-        let stdout = self.add_output(stdout, first).context("open stdout")?;
+        let stdout = self.add_output(stdout, peers, first).context("open stdout")?;
         if same {
             // One stream for both keeps their order.
             let stderr = stdout.try_clone().context("open stderr")?;
             return Ok([stdout, stderr]);
         }
         let second = |reader| [None, Some(reader)];
-        let stderr = self.add_output(stderr, second).context("open stderr")?;
+        let stderr = self.add_output(stderr, peers, second).context("open stderr")?;
         Ok([stdout, stderr])
     }
 
@@ -179,6 +230,7 @@ impl Relay {
     fn add_output(
         &mut self,
         uri: Option<&StdioUri>,
+        peers: &Peers,
         outputs: impl FnOnce(OwnedFd) -> [Option<OwnedFd>; 2],
     ) -> Result<OwnedFd> {
         let Some(uri) = uri else { return null() };
@@ -193,9 +245,10 @@ impl Relay {
                 if !is_fifo(&sink)? {
                     return Ok(sink);
                 }
-                sink
+                Sink::File(sink)
             }
-            StdioPlace::File(path) => open_file(path)?,
+            StdioPlace::File(path) => Sink::File(open_file(path)?),
+            StdioPlace::Stream(stream) => Sink::Stream(peers.exchange.name(stream)?),
         };
         let (reader, writer) = pipe()?;
         self.outputs.push(Outlet { pipe: Some(reader), sink });
@@ -203,16 +256,17 @@ impl Relay {
     }
 
     /// Where the terminal's output goes: the client's end of it, or a pipe to a logging binary.
-    fn add_terminal(&mut self, uri: Option<&StdioUri>) -> Result<()> {
+    fn add_terminal(&mut self, uri: Option<&StdioUri>, peers: &Peers) -> Result<()> {
         let Some(uri) = uri else { return Ok(()) };
         let sink = match uri.place() {
-            StdioPlace::Fifo(path) => open_fifo(path)?,
-            StdioPlace::File(path) => open_file(path)?,
+            StdioPlace::Fifo(path) => Sink::File(open_fifo(path)?),
+            StdioPlace::File(path) => Sink::File(open_file(path)?),
+            StdioPlace::Stream(stream) => Sink::Stream(peers.exchange.name(stream)?),
             StdioPlace::Binary(binary) => {
                 let (reader, writer) = pipe()?;
                 let outputs = [Some(reader), None];
                 self.readers.push(Reader { binary: binary.clone(), outputs });
-                writer
+                Sink::File(writer)
             }
         };
         self.outputs.push(Outlet { pipe: None, sink });
@@ -288,13 +342,17 @@ fn process_end(pipe: Option<OwnedFd>, terminal: Option<&OwnedFd>) -> Result<Owne
     }
 }
 
-fn open_inlet(uri: &StdioUri, pipe: Option<OwnedFd>) -> Result<Inlet> {
-    let (StdioPlace::Fifo(path) | StdioPlace::File(path)) = uri.place() else {
-        return Err(Error::invalid("a logging binary takes output only"));
+fn open_inlet(uri: &StdioUri, pipe: Option<OwnedFd>, peers: &Peers) -> Result<Inlet> {
+    let source = match uri.place() {
+        StdioPlace::Fifo(path) | StdioPlace::File(path) => {
+            let (fifo, keeper) =
+                fifo::open_input(path).with_context(|| format!("open {}", path.display()))?;
+            Source::Fifo(fifo, keeper)
+        }
+        StdioPlace::Stream(stream) => Source::Stream(peers.exchange.name(stream)?),
+        StdioPlace::Binary(_) => return Err(Error::invalid("a logging binary takes output only")),
     };
-    let (fifo, keeper) =
-        fifo::open_input(path).with_context(|| format!("open {}", path.display()))?;
-    Ok(Inlet { fifo, keeper, pipe })
+    Ok(Inlet { source, pipe })
 }
 
 fn open_fifo(path: &Path) -> Result<OwnedFd> {

@@ -19,14 +19,16 @@ use crate::{
 
 struct Stage {
     dir: tempfile::TempDir,
-    loggers: Loggers,
+    peers: Peers,
 }
 
 impl Stage {
     fn new() -> Self {
         let namespace = Namespace::parse("ns").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, loggers: Loggers::new(Reaper::default(), namespace) }
+        let loggers = Loggers::new(Reaper::default(), namespace);
+        let exchange = Exchange::at(dir.path().join("socket"));
+        Self { dir, peers: Peers { loggers, exchange } }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -55,7 +57,7 @@ impl Stage {
 
     async fn open_uris(&self, uris: &StdioUris) -> Result<(Relay, Streams)> {
         let container = ContainerId::parse("c1").unwrap();
-        soon(Relay::open(uris, &container, &self.loggers)).await
+        soon(Relay::open(uris, &container, &self.peers)).await
     }
 }
 
@@ -167,7 +169,7 @@ async fn a_logging_binary_gets_both_streams_its_arguments_and_two_variables() {
     let group = stage.read("group");
     let group: Vec<_> = group.lines().collect();
     assert_eq!(group[0], group[1], "it leads a group of its own");
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
 }
 
 #[tokio::test]
@@ -198,7 +200,7 @@ async fn a_binary_that_says_nothing_is_ready_in_the_first_version_only() {
     let uri = stage.script("echo >&5; exec cat <&3").replace("binary:", "binary-v2:");
     stage.open(&uri, "").await.unwrap();
     // None is left: their relays are gone.
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
 }
 
 #[tokio::test]
@@ -209,7 +211,7 @@ async fn a_binary_that_is_not_there_is_named() {
         format!("{err:#}").contains("logging binary /no/such: run /no/such: ENOENT"),
         "{err:#}"
     );
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
 }
 
 #[tokio::test]
@@ -219,7 +221,7 @@ async fn a_binary_that_is_never_ready_is_killed() {
     let err = stage.open(&uri, "").await.unwrap_err();
     assert_eq!(err.kind(), crate::Kind::TimedOut, "{err:#}");
     assert!(format!("{err:#}").contains("it is not ready after"), "{err:#}");
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
     let pid: i32 = stage.read("pid").trim().parse().unwrap();
     assert!(kill(RawPid::from_raw(pid), None).is_err(), "it is collected");
 }
@@ -253,7 +255,7 @@ async fn a_deletion_does_not_wait_for_a_slow_binary_and_the_shim_does() {
     soon(console.close()).await;
     assert!(start.elapsed() < DRAIN_LIMIT + Duration::from_millis(500), "{:?}", start.elapsed());
     drop(console);
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
     assert_eq!(stage.read("told"), "done\n");
     let pid: i32 = stage.read("pid").trim().parse().unwrap();
     assert!(kill(RawPid::from_raw(pid), None).is_err(), "it is collected");
@@ -266,7 +268,7 @@ async fn the_end_of_the_shim_ends_a_binary_with_what_it_started() {
     let (relay, streams) = stage.open(&uri, "").await.unwrap();
     let _console = relay.run(None).unwrap();
     until("a child", || !stage.read("pid").is_empty()).await;
-    soon(stage.loggers.end_all()).await;
+    soon(stage.peers.loggers.end_all()).await;
     let pid = stage.read("pid").trim().to_owned();
     let gone = || {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

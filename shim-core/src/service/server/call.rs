@@ -32,7 +32,12 @@ pub(crate) fn request_frame(request: &Request) -> Vec<u8> {
 
 /// Refuses a request without a look at it.
 pub(super) fn refuse(stream: u32, code: Code, why: String) -> Vec<u8> {
-    encode(stream, &response_of(get_status(code, why)))
+    fail(stream, get_status(code, why))
+}
+
+/// Ends a call or a stream with an error.
+pub(super) fn fail(stream: u32, status: Status) -> Vec<u8> {
+    encode(stream, &response_of(status))
 }
 
 async fn call(services: &Services, data: &[u8]) -> Result<Response, Status> {
@@ -49,14 +54,18 @@ async fn call(services: &Services, data: &[u8]) -> Result<Response, Status> {
     );
     let limit = request.timeout_nano;
     let context = TtrpcContext { metadata, timeout_nano: limit, ..TtrpcContext::default() };
-    let handled = method.handler(context, request);
-    let handled = match u64::try_from(limit) {
-        Ok(0) => handled.await,
-        Ok(limit) => timeout(Duration::from_nanos(limit), handled).await.map_err(|_| late())?,
-        Err(_) => return Err(late()),
-    };
+    let handled = within(limit, method.handler(context, request)).await?;
     // A method's own refusals are responses; what fails here is the payload.
     handled.map_err(|err| get_status(Code::INTERNAL, err.to_string()))
+}
+
+/// Bounds a call by its client's deadline, in nanoseconds from now; zero is none.
+pub(super) async fn within<T>(limit: i64, call: impl Future<Output = T>) -> Result<T, Status> {
+    match u64::try_from(limit) {
+        Ok(0) => Ok(call.await),
+        Ok(limit) => timeout(Duration::from_nanos(limit), call).await.map_err(|_| late()),
+        Err(_) => Err(late()),
+    }
 }
 
 /// containerd goes by this code when it looks for what a shim can do.

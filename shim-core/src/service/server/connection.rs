@@ -1,19 +1,21 @@
-//! One connection: frames in, a task a call, answers out as they come.
+//! One connection: frames in, a task a call or stream, answers out as they come.
 
-use std::{collections::HashSet, io};
+use std::{collections::HashMap, io};
 
+use shim_protos::protobuf::Message;
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixStream, unix::OwnedWriteHalf},
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, mpsc},
     task::{self, JoinSet},
 };
-use ttrpc::Code;
+use ttrpc::{Code, proto::Request};
 
 use super::{
-    Unsent,
-    call::{Services, answer, refuse},
-    frame::{Incoming, read},
+    Server, Unsent,
+    call::{answer, fail, refuse, within},
+    frame::{self, Incoming, read},
+    stream::{OpenStream, STREAMS_LIMIT, Sender, Streams},
 };
 
 /// How many calls of a connection may wait for their answers. Each Wait is one, and containerd has
@@ -28,22 +30,18 @@ const BUFFER: usize = 2048;
 
 /// Serves a connection to its end. Calls that are under way then are dropped; what must not be torn
 /// runs detached.
-pub(super) async fn serve(
-    stream: UnixStream,
-    services: &Services,
-    unsent: &Unsent,
-) -> io::Result<()> {
+pub(super) async fn serve(stream: UnixStream, server: &Server) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(BUFFER, reader);
     let (queue, queued) = mpsc::channel(ANSWERS_LIMIT);
-    let answers = Answers { queue, unsent: unsent.clone() };
-    let mut calls = Calls::default();
+    let answers = Answers { queue, unsent: server.unsent.clone() };
+    let mut calls = Calls::new(&*server.streams, &answers);
     calls.tasks.spawn(write(writer, queued));
     while let Some(frame) = read(&mut reader).await? {
         calls.forget_ended();
         match calls.admit(frame) {
             Admitted::Call { stream, data } => {
-                let (services, answers) = (services.clone(), answers.clone());
+                let (services, answers) = (server.services.clone(), answers.clone());
                 calls.tasks.spawn(async move {
                     let frame = answer(services, stream, data).await;
                     answers.send(frame).await;
@@ -63,11 +61,18 @@ pub(super) async fn serve(
 }
 
 /// The calls under way.
-#[derive(Default)]
-struct Calls {
+struct Calls<'a> {
     /// Each ends with its stream; the writer is one of them, and ends with none's.
     tasks: JoinSet<u32>,
-    streams: HashSet<u32>,
+    under_way: HashMap<u32, Call>,
+    streams: &'a dyn Streams,
+    answers: &'a Answers,
+}
+
+/// A call under way.
+enum Call {
+    Unary,
+    Stream(OpenStream),
 }
 
 /// What becomes of a frame.
@@ -77,20 +82,28 @@ enum Admitted {
     Nothing,
 }
 
-impl Calls {
+impl<'a> Calls<'a> {
+    fn new(streams: &'a dyn Streams, answers: &'a Answers) -> Self {
+        Self { tasks: JoinSet::new(), under_way: HashMap::new(), streams, answers }
+    }
+
     fn forget_ended(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
             if let Ok(stream) = ended {
-                self.streams.remove(&stream);
+                self.under_way.remove(&stream);
             }
         }
     }
 
     fn admit(&mut self, frame: Incoming) -> Admitted {
-        let (stream, data) = match frame {
-            Incoming::Request { stream, data } => (stream, data),
+        let (stream, flags, data) = match frame {
+            Incoming::Request { stream, flags, data } => (stream, flags, data),
+            Incoming::Data { stream, flags, data } => return self.hear(stream, flags, &data),
             Incoming::TooLong { stream, length } => {
-                let why = format!("a request of {length} bytes is too long");
+                if let Some(Call::Stream(_)) = self.under_way.get(&stream) {
+                    self.under_way.remove(&stream);
+                }
+                let why = format!("a frame of {length} bytes is too long");
                 return Admitted::Refused(refuse(stream, Code::RESOURCE_EXHAUSTED, why));
             }
             Incoming::Other { stream, kind } => {
@@ -102,35 +115,91 @@ impl Calls {
             let why = format!("stream {stream} is not odd, as a client's are");
             return Admitted::Refused(refuse(stream, Code::INVALID_ARGUMENT, why));
         }
-        if self.streams.len() >= CALLS_LIMIT {
+        if self.under_way.len() >= CALLS_LIMIT {
             let why = format!("{CALLS_LIMIT} calls of this connection are unanswered");
             return Admitted::Refused(refuse(stream, Code::RESOURCE_EXHAUSTED, why));
         }
-        if !self.streams.insert(stream) {
+        if self.under_way.contains_key(&stream) {
             let why = format!("stream {stream} is in use");
             return Admitted::Refused(refuse(stream, Code::INVALID_ARGUMENT, why));
         }
+        // Requests of unary calls have no flags, and are decoded by their own tasks.
+        if flags & (frame::OPEN | frame::CLOSED) != 0
+            && let Ok(request) = Request::parse_from_bytes(&data)
+            && self.streams.has(&request.service, &request.method)
+        {
+            return self.open(stream, flags, &request);
+        }
+        self.under_way.insert(stream, Call::Unary);
         Admitted::Call { stream, data }
+    }
+
+    /// Begins a stream.
+    fn open(&mut self, stream: u32, flags: u8, request: &Request) -> Admitted {
+        let open = self.under_way.values().filter(|call| matches!(call, Call::Stream(_)));
+        if open.count() >= STREAMS_LIMIT {
+            let why = format!("{STREAMS_LIMIT} streams of this connection are open");
+            return Admitted::Refused(refuse(stream, Code::RESOURCE_EXHAUSTED, why));
+        }
+        let (listener, speech) = self.streams.open(Sender::new(stream, self.answers.clone()));
+        let (answers, limit) = (self.answers.clone(), request.timeout_nano);
+        let speech = self.tasks.spawn(async move {
+            if let Err(status) = within(limit, speech).await.and_then(|ended| ended) {
+                answers.send(fail(stream, status)).await;
+            }
+            stream
+        });
+        let mut opened = OpenStream::new(listener, speech);
+        match opened.begin(request, flags) {
+            Ok(()) => {
+                self.under_way.insert(stream, Call::Stream(opened));
+                Admitted::Nothing
+            }
+            Err(status) => Admitted::Refused(fail(stream, status)),
+        }
+    }
+
+    /// Takes data for a stream. What is for none was under way when that ended.
+    fn hear(&mut self, stream: u32, flags: u8, data: &[u8]) -> Admitted {
+        let Some(Call::Stream(open)) = self.under_way.get_mut(&stream) else {
+            log::debug!("data for stream {stream}, which is not open, is left aside");
+            return Admitted::Nothing;
+        };
+        match open.take(flags, data) {
+            Ok(()) => Admitted::Nothing,
+            Err(status) => {
+                self.under_way.remove(&stream);
+                Admitted::Refused(fail(stream, status))
+            }
+        }
     }
 }
 
 /// Where answers go.
-#[derive(Clone)]
-struct Answers {
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
     queue: mpsc::Sender<Answer>,
     unsent: Unsent,
 }
 
 /// A frame on its way, counted until it is sent or lost.
+#[derive(Debug)]
 struct Answer {
     frame: Vec<u8>,
     unsent: Unsent,
+    /// One of the few that a stream has.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Answers {
     async fn send(&self, frame: Vec<u8>) {
+        self.send_holding(frame, None).await;
+    }
+
+    /// Sends a frame that holds a place until it is sent.
+    pub(super) async fn send_holding(&self, frame: Vec<u8>, place: Option<OwnedSemaphorePermit>) {
         self.unsent.send_modify(|count| *count += 1);
-        let answer = Answer { frame, unsent: self.unsent.clone() };
+        let answer = Answer { frame, unsent: self.unsent.clone(), _place: place };
         // The writer is gone with its client.
         let _unheard = self.queue.send(answer).await;
     }

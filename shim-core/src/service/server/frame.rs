@@ -10,6 +10,16 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const REQUEST: u8 = 1;
 /// The type of a frame with a response.
 const RESPONSE: u8 = 2;
+/// The type of a frame with a message of a stream.
+const DATA: u8 = 3;
+/// Flag: the sender sends no more on the stream.
+pub(super) const CLOSED: u8 = 1;
+/// Flag of a request: it opens a stream, and messages follow.
+pub(super) const OPEN: u8 = 2;
+/// Flag: there is no message.
+pub(super) const EMPTY: u8 = 4;
+/// The most data that a message of a stream may have: a window of bytes, and what is around it.
+pub(super) const LARGEST_MESSAGE: usize = 128 << 10;
 /// The most data that a frame may have.
 pub(super) const LARGEST: usize = 4 << 20;
 /// The length of a head.
@@ -21,10 +31,12 @@ const SCRAP: usize = 4096;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     /// A request, not decoded yet.
-    Request { stream: u32, data: Vec<u8> },
+    Request { stream: u32, flags: u8, data: Vec<u8> },
+    /// A message of a stream.
+    Data { stream: u32, flags: u8, data: Vec<u8> },
     /// One with more data than it may have; they are thrown away.
     TooLong { stream: u32, length: u32 },
-    /// What only servers send, or streams that nobody has opened, or a type of the future.
+    /// What only servers send, or a type of the future.
     Other { stream: u32, kind: u8 },
 }
 
@@ -39,14 +51,15 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(err) => return Err(err),
     }
-    let [l0, l1, l2, l3, s0, s1, s2, s3, kind, _flags] = head;
+    let [l0, l1, l2, l3, s0, s1, s2, s3, kind, flags] = head;
     let length = u32::from_be_bytes([l0, l1, l2, l3]);
     let stream = u32::from_be_bytes([s0, s1, s2, s3]);
-    if length as usize > LARGEST {
+    let limit = if kind == DATA { LARGEST_MESSAGE } else { LARGEST };
+    if length as usize > limit {
         discard(from, length).await?;
         return Ok(Some(Incoming::TooLong { stream, length }));
     }
-    if kind != REQUEST {
+    if kind != REQUEST && kind != DATA {
         discard(from, length).await?;
         return Ok(Some(Incoming::Other { stream, kind }));
     }
@@ -56,7 +69,10 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
     if data.len() < length as usize {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(Incoming::Request { stream, data }))
+    Ok(Some(match kind {
+        DATA => Incoming::Data { stream, flags, data },
+        _ => Incoming::Request { stream, flags, data },
+    }))
 }
 
 async fn discard(from: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<()> {
@@ -71,20 +87,30 @@ async fn discard(from: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result
 
 /// A frame with a response, ready to be sent.
 pub(super) fn response(stream: u32, data: &[u8]) -> Vec<u8> {
-    frame(stream, RESPONSE, data)
+    frame(stream, RESPONSE, 0, data)
 }
 
 /// A frame with a request, ready to be sent.
 pub(super) fn request(stream: u32, data: &[u8]) -> Vec<u8> {
-    frame(stream, REQUEST, data)
+    frame(stream, REQUEST, 0, data)
 }
 
-fn frame(stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
+/// A frame with a message of a stream, ready to be sent.
+pub(super) fn message(stream: u32, data: &[u8]) -> Vec<u8> {
+    frame(stream, DATA, 0, data)
+}
+
+/// A frame that ends a stream, ready to be sent.
+pub(super) fn end(stream: u32) -> Vec<u8> {
+    frame(stream, DATA, CLOSED | EMPTY, &[])
+}
+
+fn frame(stream: u32, kind: u8, flags: u8, data: &[u8]) -> Vec<u8> {
     let length = u32::try_from(data.len()).expect("a message is shorter than 4 MiB");
     let mut frame = Vec::with_capacity(HEAD + data.len());
     frame.extend_from_slice(&length.to_be_bytes());
     frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(&[kind, 0]);
+    frame.extend_from_slice(&[kind, flags]);
     frame.extend_from_slice(data);
     frame
 }
@@ -117,6 +143,8 @@ mod tests {
             frame(0, 3, REQUEST, b""),
             frame(u32::try_from(long.len()).unwrap(), 5, REQUEST, &long),
             frame(3, 7, 99, b"xyz"),
+            frame(3, 7, DATA, b"xyz"),
+            frame(u32::try_from(LARGEST).unwrap(), 7, DATA, &long[..LARGEST]),
             frame(1, 9, REQUEST, b"c"),
         ]
         .concat();
@@ -125,11 +153,13 @@ mod tests {
         assert_eq!(
             frames,
             [
-                Incoming::Request { stream: 1, data: b"ab".to_vec() },
-                Incoming::Request { stream: 3, data: Vec::new() },
+                Incoming::Request { stream: 1, flags: 0, data: b"ab".to_vec() },
+                Incoming::Request { stream: 3, flags: 0, data: Vec::new() },
                 Incoming::TooLong { stream: 5, length: 4_194_305 },
                 Incoming::Other { stream: 7, kind: 99 },
-                Incoming::Request { stream: 9, data: b"c".to_vec() },
+                Incoming::Data { stream: 7, flags: 0, data: b"xyz".to_vec() },
+                Incoming::TooLong { stream: 7, length: 4_194_304 },
+                Incoming::Request { stream: 9, flags: 0, data: b"c".to_vec() },
             ]
         );
     }

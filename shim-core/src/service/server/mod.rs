@@ -2,12 +2,13 @@
 //!
 //! The services are those of the ttrpc crate; the connections are served here, since a shim has to
 //! outlive every client it meets: a request costs memory only as its bytes come, a client that
-//! never reads its answers stops being read, a flood is refused call by call, and what is not served
+//! never reads its answers stops being read, a stream keeps little, a flood is refused call by call, and what is not served
 //! is answered UNIMPLEMENTED, by which containerd finds out what a shim can do.
 
 mod call;
 mod connection;
 mod frame;
+mod stream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,12 +16,17 @@ use tokio::{net::UnixStream, sync::watch, time::timeout};
 use ttrpc::r#async::Service;
 
 use self::call::Services;
-pub(crate) use self::{call::request_frame, frame::HEAD};
+pub(crate) use self::{
+    call::request_frame,
+    frame::HEAD,
+    stream::{Listener, Sender, Speech, Streams},
+};
 
 /// Serves connections as they come.
 #[derive(Clone)]
 pub(crate) struct Server {
     services: Services,
+    streams: Arc<dyn Streams>,
     unsent: Unsent,
 }
 
@@ -28,9 +34,10 @@ pub(crate) struct Server {
 type Unsent = Arc<watch::Sender<usize>>;
 
 impl Server {
-    /// A server of these services, by their full names.
-    pub(crate) fn new(services: HashMap<String, Service>) -> Self {
-        Self { services: Arc::new(services), unsent: Unsent::default() }
+    /// A server of these services, by their full names, and of methods that are streams.
+    pub(crate) fn new(services: HashMap<String, Service>, streams: impl Streams + 'static) -> Self {
+        let (services, streams) = (Arc::new(services), Arc::new(streams));
+        Self { services, streams, unsent: Unsent::default() }
     }
 
     /// Waits until clients have been sent what they were answered, for a bounded time: a shim that
@@ -43,7 +50,7 @@ impl Server {
 
     /// Serves one connection, until its client closes it.
     pub(crate) async fn serve(&self, stream: UnixStream) {
-        if let Err(err) = connection::serve(stream, &self.services, &self.unsent).await {
+        if let Err(err) = connection::serve(stream, self).await {
             log::debug!("a connection broke: {err}");
         }
     }

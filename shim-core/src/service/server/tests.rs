@@ -20,6 +20,7 @@ use ttrpc::{
 };
 
 use super::{connection::CALLS_LIMIT, *};
+use crate::{linux::stdio::Exchange, service::Streaming};
 
 const SERVICE: &str = "containerd.services.events.ttrpc.v1.Events";
 const LIMIT: Duration = Duration::from_secs(5);
@@ -47,15 +48,19 @@ impl Client {
     fn connect() -> Self {
         let service = Doubles::default();
         let go = Arc::clone(&service.0);
-        let server = Server::new(create_events(Arc::new(service)));
+        let server = Server::new(create_events(Arc::new(service)), Streaming(Exchange::default()));
         let (stream, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(async move { server.serve(theirs).await });
         Self { stream, go }
     }
 
     async fn send(&mut self, length: u32, stream: u32, kind: u8, data: &[u8]) {
+        self.flagged(length, stream, kind, 0, data).await;
+    }
+
+    async fn flagged(&mut self, length: u32, stream: u32, kind: u8, flags: u8, data: &[u8]) {
         let (length, stream) = (length.to_be_bytes(), stream.to_be_bytes());
-        let frame = [&length[..], &stream, &[kind, 0], data].concat();
+        let frame = [&length[..], &stream, &[kind, flags], data].concat();
         self.stream.write_all(&frame).await.unwrap();
     }
 
@@ -155,4 +160,51 @@ async fn a_flood_is_refused_call_by_call() {
     }
     client.call(1, &request("Forward", "")).await;
     assert_eq!(client.answer().await, (1, Code::OK));
+}
+
+#[tokio::test]
+async fn a_stream_is_answered_bounded_and_ended() {
+    let mut client = Client::connect();
+    let stream = Request {
+        service: "containerd.services.streaming.v1.Streaming".to_owned(),
+        method: "Stream".to_owned(),
+        ..Request::default()
+    };
+    let stream = stream.write_to_bytes().unwrap();
+    let length = u32::try_from(stream.len()).unwrap();
+    // Closed before it has a name.
+    client.flagged(length, 1, 1, frame::CLOSED, &stream).await;
+    assert_eq!(client.answer().await, (1, Code::INVALID_ARGUMENT));
+    // Named by what is no name.
+    client.flagged(length, 3, 1, frame::OPEN, &stream).await;
+    client.flagged(3, 3, 3, 0, b"\xff\xff\xff").await;
+    assert_eq!(client.answer().await, (3, Code::INVALID_ARGUMENT));
+    // Longer than a message may be; what follows it is found.
+    let long = vec![0; frame::LARGEST_MESSAGE + 1];
+    client.flagged(length, 5, 1, frame::OPEN, &stream).await;
+    client.flagged(u32::try_from(long.len()).unwrap(), 5, 3, 0, &long).await;
+    assert_eq!(client.answer().await, (5, Code::RESOURCE_EXHAUSTED));
+    let all = u32::try_from(stream::STREAMS_LIMIT).unwrap();
+    for number in 0..all {
+        client.flagged(length, 2 * number + 7, 1, frame::OPEN, &stream).await;
+    }
+    client.flagged(length, 2 * all + 7, 1, frame::OPEN, &stream).await;
+    assert_eq!(client.answer().await, (2 * all + 7, Code::RESOURCE_EXHAUSTED));
+    client.call(2 * all + 9, &request("Forward", "")).await;
+    assert_eq!(client.answer().await, (2 * all + 9, Code::OK));
+}
+
+#[tokio::test]
+async fn a_deadline_ends_a_stream() {
+    let mut client = Client::connect();
+    let stream = Request {
+        service: "containerd.services.streaming.v1.Streaming".to_owned(),
+        method: "Stream".to_owned(),
+        timeout_nano: 1_000_000,
+        ..Request::default()
+    };
+    let stream = stream.write_to_bytes().unwrap();
+    let length = u32::try_from(stream.len()).unwrap();
+    client.flagged(length, 1, 1, frame::OPEN, &stream).await;
+    assert_eq!(client.answer().await, (1, Code::DEADLINE_EXCEEDED));
 }
