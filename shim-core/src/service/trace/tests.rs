@@ -87,7 +87,7 @@ fn server(provider: &SdkTracerProvider, double: &Double) -> Server {
     let service = Service { methods, streams: HashMap::new() };
     let mut services = HashMap::from([(SERVICE.to_owned(), service)]);
     span::trace(&mut services, &provider.tracer("tests"));
-    Server::new(services)
+    Server::new(services, crate::service::Streaming(crate::linux::stdio::Exchange::default()))
 }
 
 fn told_of(double: &Double) -> (Server, Told) {
