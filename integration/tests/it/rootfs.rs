@@ -83,7 +83,7 @@ fn an_overlay_of_very_many_layers_is_mounted(lane: &Lane) -> Result<()> {
     let mut lower = String::new();
     for number in 0..60 {
         // Siblings, as a snapshotter's layers are.
-        let layer = draft.folder.join(&format!("{number:0>40}/fs"));
+        let layer = draft.folder.join(&format!("{number:0>50}/fs"));
         fs::create_dir_all(format!("{layer}/layers/{number}"))?;
         lower.push_str(&format!("{layer}:"));
     }

@@ -12,7 +12,7 @@ mod stream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{net::UnixStream, sync::watch, time::timeout};
+use tokio::{net::UnixStream, sync::watch, task::yield_now, time::timeout};
 use ttrpc::r#async::Service;
 
 use self::call::Services;
@@ -30,6 +30,9 @@ pub(crate) struct Server {
     unsent: Unsent,
 }
 
+/// From the end of an operation to its answer: the one who waits for it, the call, its connection.
+const TURNS: usize = 4;
+
 /// How many answers are on their way to clients.
 type Unsent = Arc<watch::Sender<usize>>;
 
@@ -43,6 +46,11 @@ impl Server {
     /// Waits until clients have been sent what they were answered, for a bounded time: a shim that
     /// ends says so first.
     pub(crate) async fn flushed(&self, limit: Duration) {
+        // What is done may not be an answer yet: its caller gets some turns to make it one. The Shutdown
+        // of one container comes at the same moment as the Delete of another.
+        for _ in 0..TURNS {
+            yield_now().await;
+        }
         let mut unsent = self.unsent.subscribe();
         // Whoever does not read gets no answer.
         let _late = timeout(limit, unsent.wait_for(|count| *count == 0)).await;
