@@ -181,10 +181,7 @@ fn a_crowd_that_starts_at_once_shares_a_shim(lane: &Lane) -> Result<()> {
 
 fn containers_come_and_go_beside_each_other(lane: &Lane) -> Result<()> {
     let options = Options::namespace(lane)?;
-    // Whenever one is deleted containerd sends a Shutdown. This one keeps the shim: a Delete that meets
-    // its end may be told of a closed connection (docs/grouping.md).
-    let stays = lane.start(&options.flags(&["--null-io"]), &SLEEP)?;
-    let served = thread::scope(|scope| {
+    thread::scope(|scope| {
         let work = || -> Result<()> {
             for number in 0..6 {
                 let script = format!("exit {number}");
@@ -195,9 +192,7 @@ fn containers_come_and_go_beside_each_other(lane: &Lane) -> Result<()> {
         };
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
-    });
-    stays.remove()?;
-    served
+    })
 }
 
 fn the_shim_logs_on_when_its_first_container_is_gone(lane: &Lane) -> Result<()> {

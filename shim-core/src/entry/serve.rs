@@ -186,14 +186,18 @@ impl<B: Backend> Serving<B> {
             }
         });
         log::debug!("serving");
-        tokio::select! {
-            () = shim.shut_down() => {}
-            () = ending.asked() => {}
-        }
+        let is_done = tokio::select! {
+            () = shim.shut_down() => true,
+            () = ending.asked() => false,
+        };
         shim.refuse_more();
         // Nobody may find the socket once nobody answers.
         let removed = address.map_or(Ok(()), |socket| socket.remove());
         tokio::join!(publisher.flushed(FLUSH_LIMIT), server.flushed(ANSWERS_LIMIT), shim.close());
+        if is_done {
+            // The Shutdown of one container comes while another's client reads its last answer.
+            server.deserted(ANSWERS_LIMIT).await;
+        }
         traces.flushed().await;
         removed
     }

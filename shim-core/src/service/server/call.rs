@@ -11,14 +11,22 @@ use ttrpc::{
     proto::{Request, Response, Status},
 };
 
-use super::frame::{self, LARGEST};
+use super::{
+    frame::{self, LARGEST},
+    guests::{FAREWELL, Guest},
+};
 
 /// What can be called: services by name, methods by name.
 pub(crate) type Services = Arc<HashMap<String, Service>>;
 
 /// Answers a request; what comes back is a frame.
-pub(super) async fn answer(services: Services, stream: u32, data: Vec<u8>) -> Vec<u8> {
-    let response = match call(&services, &data).await {
+pub(super) async fn answer(
+    services: Services,
+    guest: Arc<Guest>,
+    stream: u32,
+    data: Vec<u8>,
+) -> Vec<u8> {
+    let response = match call(&services, &guest, &data).await {
         Ok(response) => response,
         Err(status) => response_of(status),
     };
@@ -40,9 +48,12 @@ pub(super) fn fail(stream: u32, status: Status) -> Vec<u8> {
     encode(stream, &response_of(status))
 }
 
-async fn call(services: &Services, data: &[u8]) -> Result<Response, Status> {
+async fn call(services: &Services, guest: &Guest, data: &[u8]) -> Result<Response, Status> {
     let request = Request::parse_from_bytes(data)
         .map_err(|err| get_status(Code::INVALID_ARGUMENT, format!("decode a request: {err}")))?;
+    if request.method == FAREWELL {
+        guest.leave();
+    }
     let service = services.get(&request.service).ok_or_else(|| unserved(&request))?;
     let method = service.methods.get(&request.method).ok_or_else(|| unserved(&request))?;
     let metadata = request.metadata.iter().fold(

@@ -1,6 +1,6 @@
 //! One connection: frames in, a task a call or stream, answers out as they come.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, io, sync::Arc};
 
 use shim_protos::protobuf::Message;
 use tokio::{
@@ -36,14 +36,16 @@ pub(super) async fn serve(stream: UnixStream, server: &Server) -> io::Result<()>
     let (queue, queued) = mpsc::channel(ANSWERS_LIMIT);
     let answers = Answers { queue, unsent: server.unsent.clone() };
     let mut calls = Calls::new(&*server.streams, &answers);
+    let guest = Arc::new(server.guests.admit());
     calls.tasks.spawn(write(writer, queued));
     while let Some(frame) = read(&mut reader).await? {
         calls.forget_ended();
         match calls.admit(frame) {
             Admitted::Call { stream, data } => {
                 let (services, answers) = (server.services.clone(), answers.clone());
+                let guest = Arc::clone(&guest);
                 calls.tasks.spawn(async move {
-                    let frame = answer(services, stream, data).await;
+                    let frame = answer(services, guest, stream, data).await;
                     answers.send(frame).await;
                     stream
                 });

@@ -8,6 +8,7 @@
 mod call;
 mod connection;
 mod frame;
+mod guests;
 mod stream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{net::UnixStream, sync::watch, task::yield_now, time::timeout};
 use ttrpc::r#async::Service;
 
-use self::call::Services;
+use self::{call::Services, guests::Guests};
 pub(crate) use self::{
     call::request_frame,
     frame::HEAD,
@@ -28,6 +29,7 @@ pub(crate) struct Server {
     services: Services,
     streams: Arc<dyn Streams>,
     unsent: Unsent,
+    guests: Guests,
 }
 
 /// From the end of an operation to its answer: the one who waits for it, the call, its connection.
@@ -40,7 +42,7 @@ impl Server {
     /// A server of these services, by their full names, and of methods that are streams.
     pub(crate) fn new(services: HashMap<String, Service>, streams: impl Streams + 'static) -> Self {
         let (services, streams) = (Arc::new(services), Arc::new(streams));
-        Self { services, streams, unsent: Unsent::default() }
+        Self { services, streams, unsent: Unsent::default(), guests: Guests::default() }
     }
 
     /// Waits until clients have been sent what they were answered, for a bounded time: a shim that
@@ -54,6 +56,12 @@ impl Server {
         let mut unsent = self.unsent.subscribe();
         // Whoever does not read gets no answer.
         let _late = timeout(limit, unsent.wait_for(|count| *count == 0)).await;
+    }
+
+    /// Waits until the clients have left, for a bounded time: an answer that has been sent counts for
+    /// nothing with a client that finds the connection closed when it comes to read.
+    pub(crate) async fn deserted(&self, limit: Duration) {
+        let _rude = timeout(limit, self.guests.gone()).await;
     }
 
     /// Serves one connection, until its client closes it.

@@ -46,10 +46,18 @@ struct Client {
 
 impl Client {
     fn connect() -> Self {
+        Self::to_new_server().0
+    }
+
+    fn to_new_server() -> (Self, Server) {
         let service = Doubles::default();
         let go = Arc::clone(&service.0);
         let server = Server::new(create_events(Arc::new(service)), Streaming(Exchange::default()));
-        let (stream, theirs) = UnixStream::pair().unwrap();
+        (Self::of(&server, go), server)
+    }
+
+    fn of(server: &Server, go: Arc<Notify>) -> Self {
+        let (server, (stream, theirs)) = (server.clone(), UnixStream::pair().unwrap());
         tokio::spawn(async move { server.serve(theirs).await });
         Self { stream, go }
     }
@@ -207,4 +215,31 @@ async fn a_deadline_ends_a_stream() {
     let length = u32::try_from(stream.len()).unwrap();
     client.flagged(length, 1, 1, frame::OPEN, &stream).await;
     assert_eq!(client.answer().await, (1, Code::DEADLINE_EXCEEDED));
+}
+
+#[tokio::test]
+async fn a_server_that_ends_waits_for_those_who_have_not_said_goodbye() {
+    let (mut first, server) = Client::to_new_server();
+    let second = Client::of(&server, Arc::default());
+    let gone = async |limit| {
+        let start = tokio::time::Instant::now();
+        server.deserted(limit).await;
+        start.elapsed() < limit
+    };
+    let moment = Duration::from_millis(20);
+    // Whether this is served does not matter.
+    first.call(1, &request("Shutdown", "")).await;
+    assert_eq!(first.answer().await, (1, Code::UNIMPLEMENTED));
+    assert!(!gone(moment).await, "the second is here");
+    drop(second);
+    assert!(gone(LIMIT).await, "one has left, and one has said goodbye");
+    first.call(3, &request("Shutdown", "")).await;
+    assert_eq!(first.answer().await, (3, Code::UNIMPLEMENTED));
+    drop(first);
+    let mut third = Client::of(&server, Arc::default());
+    third.call(1, &request("Forward", "")).await;
+    assert_eq!(third.answer().await, (1, Code::OK));
+    assert!(!gone(moment).await, "who leaves twice leaves once");
+    drop(third);
+    assert!(gone(LIMIT).await);
 }
