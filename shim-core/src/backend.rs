@@ -63,6 +63,14 @@ pub trait Backend: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Makes ready what it can for the container that the shim was started for, while containerd still
+    /// reads the answer of `start`. It has ended when [`Backend::create`] or [`Backend::abandon`] is
+    /// called for that container. There is nobody to hear of errors: `create` meets them again.
+    async fn prepare(&self, _coming: &Coming) {}
+
+    /// Removes what was prepared for a container that does not come: `create` is not called for it.
+    async fn abandon(&self, _id: &ContainerId) {}
+
     /// Makes a container whose init process waits for [`Container::start`]. Its root filesystem
     /// is mounted already.
     ///
@@ -189,6 +197,17 @@ pub struct Host {
     pub reaper: Reaper,
     /// containerd's namespace.
     pub namespace: Namespace,
+}
+
+/// What is known of a container before it is asked for.
+#[derive(Clone, Debug)]
+pub struct Coming {
+    /// The container's id.
+    pub id: ContainerId,
+    /// Its bundle. What is in it may change until the container is created.
+    pub bundle: Bundle,
+    /// The runtime's options that `start` was given, several by containerd 2.3 on.
+    pub options: Vec<RuntimeOptions>,
 }
 
 /// Everything known when a container is asked for.

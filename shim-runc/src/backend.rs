@@ -1,6 +1,9 @@
 //! The backend: what becomes a container, and what is left of one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, MutexGuard},
+};
 
 use async_trait::async_trait;
 use nix::{
@@ -9,14 +12,15 @@ use nix::{
 };
 use oci_spec::runtime::Spec;
 use shim_core::{
-    Backend, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
+    Backend, Coming, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
     model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
 };
 
 use crate::{
+    ahead::{Ahead, Begun, First},
     container::{NativeContainer, Parts},
     engine::{
-        cgroup::{Cgroup, CgroupPath, Mode},
+        cgroup::{Cgroup, Mode},
         files::Given,
         hooks::Hooked,
         launch::{Launched, Launcher},
@@ -26,9 +30,9 @@ use crate::{
         stem::{self, Stem},
     },
     features,
+    ground::{self, Ground},
     options::Options,
-    record::{self, Record},
-    spec,
+    record, spec,
 };
 
 /// Makes containers by itself.
@@ -37,6 +41,8 @@ pub struct NativeBackend {
     /// There from the moment the shim serves.
     ready: Option<Ready>,
     filters: Cache,
+    /// The container that the shim was started for, until it is asked for.
+    ahead: Mutex<Option<Ahead>>,
 }
 
 #[derive(Debug)]
@@ -54,7 +60,7 @@ impl NativeBackend {
     #[expect(clippy::new_without_default, reason = "a default has no place in `main`")]
     pub fn new() -> Self {
         stem::run_if_asked();
-        Self { ready: None, filters: Cache::default() }
+        Self { ready: None, filters: Cache::default(), ahead: Mutex::default() }
     }
 }
 
@@ -87,26 +93,41 @@ impl Backend for NativeBackend {
         Ok(())
     }
 
-    async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
-        if request.checkpoint.is_some() {
-            return Err(Error::unsupported("restoring a checkpoint"));
+    async fn prepare(&self, coming: &Coming) {
+        let Some(Ready { launcher, host }) = &self.ready else { return };
+        let begun = Ahead::begin(coming, &host.namespace, launcher, &self.filters).await;
+        *self.ahead() = begun;
+    }
+
+    async fn abandon(&self, id: &ContainerId) {
+        if let Some(ahead) = self.begun(id) {
+            ahead.dismiss().await;
         }
-        let Some(ready) = &self.ready else {
-            return Err(Error::new(Kind::Unavailable, "the backend is not open"));
+    }
+
+    async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
+        let ahead = match self.begun(&request.id) {
+            Some(ahead) => ahead.fit(&request).await,
+            None => None,
         };
-        let draft = Draft::of(self, ready, &request)?;
-        let record = Record::begin(&request.bundle, draft.cgroup.path())?;
-        let cgroup = draft.cgroup.clone();
-        match draft.make(ready, &request, record).await {
+        let (spec, begun) = ahead.unzip();
+        let (ready, draft) = match self.draft(&request, spec) {
+            Ok(drafted) => drafted,
+            Err(err) => {
+                if let Some(begun) = begun {
+                    begun.dismiss().await;
+                }
+                return Err(err);
+            }
+        };
+        let Begun { ground, first } = match begun {
+            Some(begun) => begun,
+            None => Begun::without_process(&request, &draft.spec, &ready.host)?,
+        };
+        match draft.make(ready, &request, &ground, first).await {
             Ok(created) => Ok(created),
             Err(err) => {
-                // What was refused because it is another's must stay.
-                if err.kind() != Kind::FailedPrecondition
-                    && let Err(left) = cgroup.remove_async().await
-                {
-                    log::warn!("remove the cgroup of a container that was not made: {left:#}");
-                }
-                Record::erase(&request.bundle);
+                ground.abandon().await;
                 Err(err)
             }
         }
@@ -117,27 +138,51 @@ impl Backend for NativeBackend {
     }
 }
 
-/// A container that is planned, before anything is made.
+impl NativeBackend {
+    /// Takes what was made ahead for a container.
+    fn begun(&self, id: &ContainerId) -> Option<Ahead> {
+        self.ahead().take_if(|ahead| ahead.is_of(id))
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<Ahead>> {
+        self.ahead.lock().expect("nobody panics with it locked")
+    }
+
+    fn draft(&self, request: &Create, spec: Option<Box<Spec>>) -> Result<(&Ready, Draft)> {
+        if request.checkpoint.is_some() {
+            return Err(Error::unsupported("restoring a checkpoint"));
+        }
+        let ready = self.ready.as_ref();
+        let ready =
+            ready.ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))?;
+        Ok((ready, Draft::of(self, ready, request, spec)?))
+    }
+}
+
+/// A container that is planned.
 struct Draft {
     plan: Plan,
     options: Options,
-    spec: Spec,
+    spec: Box<Spec>,
     namespaces: Namespaces,
     inherited: Inherited,
     hooked: Option<Hooked>,
-    cgroup: Cgroup,
 }
 
 impl Draft {
-    fn of(backend: &NativeBackend, ready: &Ready, request: &Create) -> Result<Self> {
+    /// Plans a container, by a spec that may have been read before.
+    fn of(
+        backend: &NativeBackend,
+        ready: &Ready,
+        request: &Create,
+        spec: Option<Box<Spec>>,
+    ) -> Result<Self> {
         let options = Options::parse(request.options.as_ref())?;
-        let spec = spec::read(&request.bundle)?;
+        let read = || spec::parse(&request.bundle, &spec::text(&request.bundle)?);
+        let spec = spec.map_or_else(read, Ok)?;
         plan::check(&spec)?;
-        let linux = spec.linux().as_ref();
-        let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
-        let cgroup = Cgroup::at(CgroupPath::of(path, &ready.host.namespace, &request.id)?)?;
-        let filter = linux.and_then(|linux| linux.seccomp().as_ref());
-        let filter = filter.map(|filter| backend.filters.compile(filter)).transpose()?;
+        let cgroup = ground::cgroup(&spec, &ready.host.namespace, &request.id)?;
+        let filter = spec::filter(&spec, &backend.filters)?;
         let namespaces = Namespaces::of(&spec)?;
         // The name that runc gives it.
         let keyring = (!options.no_new_keyring).then(|| format!("_ses.{}", request.id));
@@ -161,48 +206,29 @@ impl Draft {
         for warning in &plan.warnings {
             log::warn!("{warning}");
         }
-        Ok(Self { plan, options, spec, namespaces, inherited, hooked, cgroup })
+        Ok(Self { plan, options, spec, namespaces, inherited, hooked })
     }
 
+    /// Makes it, with a first process that waits for its plan if there is one.
     async fn make(
         mut self,
         ready: &Ready,
         request: &Create,
-        mut record: Record,
+        ground: &Ground,
+        first: Option<First>,
     ) -> Result<Created<NativeContainer>> {
-        let resources = spec::resources(&self.spec)?;
-        let making = self.cgroup.begin().context("create the cgroup")?;
-        record.made()?;
-        let limit = || making.limit(resources.as_ref()).context("create the cgroup");
-        // On v2 the process is born in its cgroup; a hierarchy of v1 it joins by itself, later.
-        let is_born_limited = self.cgroup.mode() == Mode::V2;
-        if is_born_limited {
-            limit().inspect_err(|_| making.undo())?;
-        }
-        let unified = self.cgroup.unified().context("open the cgroup")?;
-        self.plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
+        // A process that is there was born in its cgroup of v2.
+        let unified = ground.unified().filter(|_| first.is_none());
+        self.plan.enter_cgroup(ground.cgroup().joined(), unified.is_some())?;
         let uid = self.spec.process().as_ref().map_or(0, |process| process.user().uid());
         let owner = Owner::of(&self.options, self.namespaces.outside(&self.spec, uid));
         let streams = streams(&request.streams, owner)?;
-        let unified = unified.as_ref().map(AsFd::as_fd);
         let given = Given { streams, unified, ..Given::default() };
-        let (plan, hooked) = (&self.plan, self.hooked.as_ref());
-        let (cgroup, mut oom) = (&self.cgroup, OomWatch::None);
-        let tasks = || {
-            if !is_born_limited {
-                limit()?;
-            }
-            cgroup.tasks().context("open the cgroup")
-        };
-        let born = |pid| {
-            oom = OomWatch::of_live(cgroup);
-            record.born(pid)
-        };
-        let launched = ready.launcher.launch_and(plan, &given, hooked, tasks, born).await;
+        let (launched, oom) = self.launch(ready, &given, ground, first).await;
         let launched = match launched {
             Ok(launched) => launched,
             Err(err) => {
-                making.undo();
+                ground.undo();
                 // Hooks that set something up may have run.
                 if let Some(hooked) = &self.hooked {
                     let poststop = &hooked.hooks.poststop;
@@ -215,7 +241,7 @@ impl Draft {
         let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: ready.launcher.clone(),
-            cgroup: self.cgroup,
+            cgroup: ground.cgroup().clone(),
             namespaces: self.namespaces,
             inherited: self.inherited,
             hooked: self.hooked,
@@ -227,6 +253,29 @@ impl Draft {
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Ok(Created { container, init: Process { pid, exit, terminal }.into() })
+    }
+
+    async fn launch(
+        &self,
+        ready: &Ready,
+        given: &Given<'_>,
+        ground: &Ground,
+        first: Option<First>,
+    ) -> (Result<Launched>, OomWatch) {
+        let (plan, hooked) = (&self.plan, self.hooked.as_ref());
+        let mut oom = OomWatch::None;
+        let born = |pid| {
+            oom = OomWatch::of_live(ground.cgroup());
+            ground.born(pid)
+        };
+        let launcher = &ready.launcher;
+        let launched = match first {
+            Some(First { waiting, tasks }) => {
+                launcher.launch_waiting(waiting, plan, given, hooked, tasks, born).await
+            }
+            None => launcher.launch_and(plan, given, hooked, || ground.tasks(), born).await,
+        };
+        (launched, oom)
     }
 }
 

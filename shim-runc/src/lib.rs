@@ -3,10 +3,12 @@
 //! [`NativeBackend`] is a [`Backend`](shim_core::Backend) for shim-core, which does everything
 //! else. `backend` and `container` are its verbs, `engine` is where the kernel work is.
 
+mod ahead;
 mod backend;
 mod container;
 mod engine;
 mod features;
+mod ground;
 mod options;
 mod record;
 mod spec;

@@ -69,6 +69,14 @@ impl Options {
         options.map_or_else(|| Ok(Self::default()), |options| Self::of(Toml::decode(options)?))
     }
 
+    /// Decodes all that a shim was started with.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn parse_all(options: &[RuntimeOptions]) -> Result<Vec<Self>> {
+        options.iter().map(|options| Self::parse(Some(options))).collect()
+    }
+
     /// The cgroup that the shim is to join. What does not parse names none: the container's creation
     /// tells what is wrong with it.
     pub(crate) fn shim_cgroup(options: &RuntimeOptions) -> Option<String> {

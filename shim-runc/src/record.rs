@@ -71,7 +71,7 @@ impl Record {
         let opened =
             File::options().write(true).create(true).truncate(true).mode(0o600).open(&path);
         let file = opened.with_context(|| format!("write {}", path.display()))?;
-        let mut record = Self { file };
+        let record = Self { file };
         record.add(&Line::Cgroup(cgroup.as_str().to_owned()))?;
         Ok(record)
     }
@@ -80,7 +80,7 @@ impl Record {
     ///
     /// # Errors
     /// What could not be written.
-    pub(crate) fn made(&mut self) -> Result<()> {
+    pub(crate) fn made(&self) -> Result<()> {
         self.add(&Line::Made)
     }
 
@@ -88,16 +88,21 @@ impl Record {
     ///
     /// # Errors
     /// What could not be written.
-    pub(crate) fn born(&mut self, pid: Pid) -> Result<()> {
+    pub(crate) fn born(&self, pid: Pid) -> Result<()> {
         // One that has ended already leaves nothing that is not in the cgroup.
         Init::of(pid).map_or(Ok(()), |init| self.add(&Line::Init(init)))
     }
 
-    fn add(&mut self, line: &Line) -> Result<()> {
+    fn add(&self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         // In one piece: a line without its end is not read.
-        self.file.write_all(&text).with_context(|| format!("write {FILE}"))
+        (&self.file).write_all(&text).with_context(|| format!("write {FILE}"))
+    }
+
+    /// Whether a bundle has a record.
+    pub(crate) fn is_there(bundle: &Bundle) -> bool {
+        bundle.path().join(FILE).exists()
     }
 
     /// Takes the record of a container of which nothing is left out of its bundle.
@@ -200,7 +205,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bundle = Bundle::new(dir.path()).unwrap();
         assert_eq!(Traces::read(&bundle).unwrap(), None);
-        let mut record = Record::begin(&bundle, &CgroupPath::parse("/a/b").unwrap()).unwrap();
+        let record = Record::begin(&bundle, &CgroupPath::parse("/a/b").unwrap()).unwrap();
         let mut expected = Traces { cgroup: "/a/b".to_owned(), ..Traces::default() };
         assert_eq!(Traces::read(&bundle).unwrap().as_ref(), Some(&expected));
         record.made().unwrap();

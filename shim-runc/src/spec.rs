@@ -1,6 +1,6 @@
 //! Reading `config.json` as this backend needs it.
 
-use std::fs;
+use std::{fs, path::PathBuf, sync::Arc};
 
 use oci_spec::runtime::{
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, Spec,
@@ -8,28 +8,56 @@ use oci_spec::runtime::{
 use serde_json::Value;
 use shim_core::{Context, Error, Result, model::Bundle};
 
-use crate::engine::plan;
+use crate::engine::{
+    plan,
+    seccomp::{Cache, Filter},
+};
 
 const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
 
-/// Reads a bundle's spec. Capabilities that have no number are left out with a warning, as the OCI
-/// runtime spec asks; the parser alone would refuse them.
-pub(crate) fn read(bundle: &Bundle) -> Result<Spec> {
-    let first = bundle.spec();
-    let Err(err) = first else { return first };
-    let path = bundle.path().join("config.json");
-    let Ok(text) = fs::read(&path) else { return Err(err) };
-    let Ok(mut spec) = serde_json::from_slice::<Value>(&text) else { return Err(err) };
+/// Reads a bundle's `config.json`.
+///
+/// # Errors
+/// `InvalidArgument` when it can't be read.
+pub(crate) fn text(bundle: &Bundle) -> Result<Vec<u8>> {
+    let path = path(bundle);
+    fs::read(&path).map_err(|err| Error::invalid(format!("read {}: {err}", path.display())))
+}
+
+/// Parses the text of a bundle's spec. Capabilities that have no number are left out with a warning, as
+/// the OCI runtime spec asks; the parser alone would refuse them.
+///
+/// # Errors
+/// `InvalidArgument` when it is not an OCI runtime spec.
+pub(crate) fn parse(bundle: &Bundle, text: &[u8]) -> Result<Box<Spec>> {
+    let invalid = |err| Error::invalid(format!("parse {}: {err}", path(bundle).display()));
+    let err = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok(spec),
+        Err(err) => err,
+    };
+    let Ok(mut spec) = serde_json::from_slice::<Value>(text) else { return Err(invalid(err)) };
     let unknown = spec
         .pointer_mut("/process/capabilities")
         .map(drop_unknown_capabilities)
         .unwrap_or_default();
     if unknown.is_empty() {
-        return Err(err);
+        return Err(invalid(err));
     }
     log::warn!("unknown capabilities are left out: {}", unknown.join(", "));
-    serde_json::from_value(spec)
-        .map_err(|err| Error::invalid(format!("parse {}: {err}", path.display())))
+    serde_json::from_value(spec).map_err(invalid)
+}
+
+fn path(bundle: &Bundle) -> PathBuf {
+    bundle.path().join("config.json")
+}
+
+/// The filter of a spec's profile, if it has one.
+///
+/// # Errors
+/// `InvalidArgument` for a profile that makes no sense.
+pub(crate) fn filter(spec: &Spec, filters: &Cache) -> Result<Option<Arc<Filter>>> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map(|profile| filters.compile(profile)).transpose()
 }
 
 fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
@@ -96,7 +124,14 @@ fn rule(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn read(dir: &Path) -> Result<Box<Spec>> {
+        let bundle = Bundle::new(dir)?;
+        parse(&bundle, &text(&bundle)?)
+    }
 
     #[test]
     fn unknown_capabilities_are_left_out() {
@@ -104,7 +139,7 @@ mod tests {
         let mut spec = serde_json::to_value(Spec::default()).unwrap();
         spec["process"]["capabilities"]["bounding"] = serde_json::json!(["CAP_KILL", "CAP_TO_FLY"]);
         fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
-        let spec = read(&Bundle::new(dir.path()).unwrap()).unwrap();
+        let spec = read(dir.path()).unwrap();
         let process = spec.process().as_ref().unwrap();
         let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
         assert_eq!(bounding.len(), 1);
@@ -114,6 +149,6 @@ mod tests {
     fn a_spec_that_makes_no_sense_is_still_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), "{\"process\": 1}").unwrap();
-        assert!(read(&Bundle::new(dir.path()).unwrap()).is_err());
+        assert!(read(dir.path()).is_err());
     }
 }

@@ -60,7 +60,12 @@ fn params(directory: &Path, cgroup: &str) -> Vec<u8> {
 
 /// Starts a shim, and returns what it prints.
 fn start(directory: &Path, cgroup: &str) -> Result<Vec<u8>, String> {
-    fs::write(directory.join("config.json"), "{}").unwrap();
+    start_for("{}", directory, cgroup)
+}
+
+/// The same for a container of this spec.
+fn start_for(spec: &str, directory: &Path, cgroup: &str) -> Result<Vec<u8>, String> {
+    fs::write(directory.join("config.json"), spec).unwrap();
     let mut child = Command::new(SHIM)
         .args(["-namespace", "test", "-id", "c1", "-address", "/none.sock", "start"])
         .current_dir(directory)
@@ -90,15 +95,10 @@ fn a_shim_joins_the_cgroup_of_its_options_with_all_it_starts() {
     };
     let dir = tempfile::tempdir().unwrap();
     let answer = start(dir.path(), &format!("/{name}")).unwrap();
-    let answer = BootstrapResult::parse_from_bytes(&answer).unwrap();
-    let socket = PathBuf::from(answer.address.strip_prefix("unix://").unwrap());
+    let socket = socket(&answer);
     assert!(socket.exists());
     // The process that serves, and the small one that makes containers, which comes later.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while cgroup.pids().len() < 2 {
-        assert!(Instant::now() < deadline, "{:?} run", cgroup.pids());
-        std::thread::yield_now();
-    }
+    until(|| cgroup.pids().len() >= 2);
     let pids = cgroup.pids();
     assert_eq!(pids.len(), 2, "{pids:?}");
     let serving = pids.iter().min().copied().unwrap();
@@ -106,13 +106,52 @@ fn a_shim_joins_the_cgroup_of_its_options_with_all_it_starts() {
     assert!(arguments.starts_with(SHIM), "{arguments}");
     assert!(!arguments.contains("start"), "{arguments}");
     kill(Pid::from_raw(serving), Signal::SIGTERM).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !cgroup.pids().is_empty() {
-        assert!(Instant::now() < deadline, "{:?} run", cgroup.pids());
-        std::thread::yield_now();
-    }
+    until(|| cgroup.pids().is_empty());
     assert!(!socket.exists());
     fs::remove_dir(&cgroup.0).unwrap();
+}
+
+#[test]
+fn what_is_made_for_a_container_that_never_comes_goes_with_the_shim() {
+    let name = format!("shim-test-ahead-{}", std::process::id());
+    let shims = format!("shim-test-own-{}", std::process::id());
+    let own = geteuid().is_root().then(|| Cgroup::make(&shims)).flatten();
+    let Some(own) = own else {
+        println!("skipped: no cgroup can be made");
+        return;
+    };
+    let place = own.0.parent().unwrap().join(&name);
+    let dir = tempfile::tempdir().unwrap();
+    let spec = format!(
+        r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","args":["true"],"user":{{"uid":0,"gid":0}}}},
+        "root":{{"path":"rootfs"}},"linux":{{"cgroupsPath":"/{name}",
+        "namespaces":[{{"type":"pid"}},{{"type":"mount"}}]}}}}"#
+    );
+    let answer = start_for(&spec, dir.path(), &format!("/{shims}")).unwrap();
+    let socket = socket(&answer);
+    // The shim, its stem, and a process that waits to become the container's first.
+    until(|| place.exists() && own.pids().len() == 3);
+    let record = dir.path().join("native.json");
+    assert!(record.exists(), "somebody else could not clean up");
+    kill(Pid::from_raw(own.pids().into_iter().min().unwrap()), Signal::SIGTERM).unwrap();
+    until(|| own.pids().is_empty());
+    assert!(!place.exists() && !record.exists() && !socket.exists());
+    fs::remove_dir(&own.0).unwrap();
+}
+
+/// Where the shim listens that has answered.
+fn socket(answer: &[u8]) -> PathBuf {
+    let answer = BootstrapResult::parse_from_bytes(answer).unwrap();
+    PathBuf::from(answer.address.strip_prefix("unix://").unwrap())
+}
+
+/// Waits for a condition, within a limit.
+fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it has not come about");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{accept::Callers, flags::Flags, read_text, socket::Socket, variable};
 use crate::{
-    backend::{Backend, Host},
+    backend::{Backend, Coming, Host},
     error::{Context, Result},
     event::{Herald, Publisher},
     lifecycle::Shim,
@@ -44,6 +44,8 @@ pub(super) struct Legacy {
     pub(super) listener: OwnedFd,
     /// Where to say how it went.
     pub(super) ready: OwnedFd,
+    /// The container that it is started for.
+    pub(super) coming: Coming,
     pub(super) wishes: Wishes,
 }
 
@@ -59,8 +61,8 @@ pub(super) struct Wishes {
 
 /// Serves until the last task is gone and containerd says so, in a fresh fork of `start`.
 pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Result<()> {
-    let Legacy { listener, ready, wishes } = legacy;
-    let prepared = prepare(backend, flags, listener, wishes);
+    let Legacy { listener, ready, coming, wishes } = legacy;
+    let prepared = prepare(backend, flags, coming, listener, wishes);
     let text = match &prepared {
         Ok(_) => IS_READY.to_owned(),
         Err(err) => format!("{err:#}"),
@@ -78,12 +80,12 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Res
 fn prepare<B: Backend>(
     mut backend: B,
     flags: &Flags,
+    coming: Coming,
     listener: OwnedFd,
     wishes: Wishes,
 ) -> Result<(Runtime, Serving<B>)> {
-    let id = ContainerId::parse(&flags.id)?;
     let namespace = Namespace::parse(&flags.namespace)?;
-    settle(backend.about().name, &id, flags, &wishes)?;
+    settle(backend.about().name, &coming.id, flags, &wishes)?;
     // One thread: one stack and one arena, and no lock is ever contended.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("make the runtime")?;
@@ -94,7 +96,7 @@ fn prepare<B: Backend>(
     let (callers, ending) = (accept_own(listener)?, Ending::catch()?);
     drop(entered);
     let events = Some(wishes.ttrpc_address).filter(|address| !address.is_empty());
-    Ok((runtime, Serving { backend, host, id, address, events, callers, ending }))
+    Ok((runtime, Serving { backend, host, coming, address, events, callers, ending }))
 }
 
 /// Makes a fork of `start` into a process of its own.
@@ -150,7 +152,7 @@ fn arguments_of(stat: &str) -> Option<Range<usize>> {
 struct Serving<B> {
     backend: B,
     host: Host,
-    id: ContainerId,
+    coming: Coming,
     address: Option<Socket>,
     /// Where events go.
     events: Option<String>,
@@ -160,7 +162,7 @@ struct Serving<B> {
 
 impl<B: Backend> Serving<B> {
     async fn run(self) -> Result<()> {
-        let Self { backend, host, id, address, events, callers, mut ending } = self;
+        let Self { backend, host, coming, address, events, callers, mut ending } = self;
         let publisher = Publisher::new();
         if let Some(events) = events {
             tokio::spawn(publisher.clone().send_to(events));
@@ -175,7 +177,9 @@ impl<B: Backend> Serving<B> {
         let exchange = address.as_ref().map(|socket| Exchange::at(socket.path().to_owned()));
         let exchange = exchange.unwrap_or_default();
         let shim = Arc::new(Shim::new(backend, host, herald, exchange.clone()));
-        shim.announce(id)?;
+        shim.announce(coming.id.clone())?;
+        let preparing = Arc::clone(&shim);
+        tokio::spawn(async move { preparing.prepare(coming).await });
         let (services, traces) = service::traced(service::services(&shim));
         let server = Server::new(services, Streaming(exchange));
         let answering = server.clone();

@@ -20,7 +20,7 @@ use super::{
     variable,
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, Coming},
     error::{Context, Error, Result},
     linux::sys::{self, Forked},
     model::{Bundle, ContainerId, Group, Namespace, Pid, Sharing},
@@ -60,7 +60,10 @@ pub(super) fn start(backend: &impl Backend, flags: &Flags) -> Result<Started> {
     bundle.write("address", socket.address().as_bytes())?;
     if let Claim::Ours(listener) = socket.claim(&id)? {
         let made = cgroup(backend, &bootstrap)
-            .and_then(|cgroup| make_shim(listener, &bootstrap, cgroup))
+            .and_then(|cgroup| {
+                let options = bootstrap.options.clone();
+                make_shim(listener, &bootstrap, Coming { id, bundle, options }, cgroup)
+            })
             .inspect_err(|_| drop(socket.remove()))?;
         if let Some(legacy) = made {
             return Ok(Started::Shim(legacy));
@@ -119,6 +122,7 @@ fn read_stdin() -> Result<Vec<u8>> {
 fn make_shim(
     listener: OwnedFd,
     bootstrap: &Bootstrap,
+    coming: Coming,
     cgroup: Option<String>,
 ) -> Result<Option<Legacy>> {
     let (reader, writer) = unistd::pipe2(OFlag::O_CLOEXEC).context("make a pipe")?;
@@ -128,6 +132,7 @@ fn make_shim(
             return Ok(Some(Legacy {
                 listener,
                 ready: writer,
+                coming,
                 wishes: Wishes {
                     ttrpc_address: bootstrap.ttrpc_address.clone(),
                     debug: bootstrap.debug,

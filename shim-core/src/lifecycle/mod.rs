@@ -1,5 +1,6 @@
 //! The rules: what may happen to a task when, and what is told to whom in which order.
 
+mod ahead;
 mod cell;
 mod console;
 mod exec;

@@ -9,9 +9,14 @@ use std::{
 
 use tokio::{sync::Notify, time};
 
-use super::task::{Deleted, Parts, Start, Task};
+use super::{
+    ahead::Ahead,
+    task::{Deleted, Parts, Start, Task},
+};
 use crate::{
-    backend::{Backend, Container, Create, Created, ExitFuture, Host, Init, Process, Target},
+    backend::{
+        Backend, Coming, Container, Create, Created, ExitFuture, Host, Init, Process, Target,
+    },
     error::{Context, Error, Kind, Result},
     event::{self, Event, Herald},
     linux::{
@@ -32,6 +37,7 @@ pub(crate) struct Shim<B: Backend> {
     peers: Peers,
     /// Never locked across an `await`: a hung container must not stop the others.
     tasks: Mutex<Table<B::Container>>,
+    ahead: Ahead,
     shutdown: Notify,
 }
 
@@ -103,7 +109,13 @@ impl<B: Backend> Shim<B> {
     pub(crate) fn new(backend: B, host: Host, herald: Herald, exchange: Exchange) -> Self {
         let loggers = Loggers::new(host.reaper.clone(), host.namespace.clone());
         let peers = Peers { loggers, exchange };
-        Self { backend, host, herald, peers, tasks: Mutex::default(), shutdown: Notify::new() }
+        let (tasks, ahead) = (Mutex::default(), Ahead::default());
+        Self { backend, host, herald, peers, tasks, ahead, shutdown: Notify::new() }
+    }
+
+    /// Has the backend prepare a container that is announced.
+    pub(crate) async fn prepare(&self, coming: Coming) {
+        self.ahead.prepare(&self.backend, coming, |id| self.is_announced(id)).await;
     }
 
     /// Makes a task, or leaves nothing behind. One that is to be restored has no process yet.
@@ -121,6 +133,7 @@ impl<B: Backend> Shim<B> {
                 Ok(pid)
             }
             Err(err) => {
+                self.ahead.abandon(&self.backend, &id).await;
                 self.forget(&id);
                 Err(err)
             }
@@ -140,6 +153,7 @@ impl<B: Backend> Shim<B> {
             checkpoint: checkpoint.clone(),
             host: self.host.clone(),
         };
+        self.ahead.take(&id).await;
         let made = self.backend.create(create).await;
         let made = match made {
             Ok(made) => begin(made, relay, checkpoint.is_some()).await,
@@ -198,18 +212,20 @@ impl<B: Backend> Shim<B> {
     }
 
     /// Ends the shim, unless it has a container or expects one; that one does not come any more.
-    pub(crate) fn request_shutdown(&self, id: Option<&ContainerId>) {
-        if let Some(id) = id {
-            let is_announced = matches!(self.tasks().slots.get(id), Some(Slot::Announced));
-            if is_announced {
-                self.forget(id);
-            }
+    pub(crate) async fn request_shutdown(&self, id: Option<&ContainerId>) {
+        if let Some(id) = id.filter(|id| self.is_announced(id)) {
+            self.forget(id);
+            self.ahead.abandon(&self.backend, id).await;
         }
         let mut tasks = self.tasks();
         if tasks.slots.is_empty() {
             tasks.is_closed = true;
             self.shutdown.notify_one();
         }
+    }
+
+    fn is_announced(&self, id: &ContainerId) -> bool {
+        matches!(self.tasks().slots.get(id), Some(Slot::Announced))
     }
 
     /// Takes no more containers: the shim ends, whoever asked for that.
@@ -238,7 +254,7 @@ impl<B: Backend> Shim<B> {
 
     /// Ends what must not outlive the shim.
     pub(crate) async fn close(&self) {
-        self.peers.loggers.end_all().await;
+        tokio::join!(self.peers.loggers.end_all(), self.ahead.abandon_all(&self.backend));
     }
 
     /// Waits until the shim may end.

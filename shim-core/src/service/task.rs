@@ -241,7 +241,7 @@ impl<B: Backend> Task for TaskService<B> {
     }
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> ttrpc::Result<Empty> {
-        self.shim.request_shutdown(ContainerId::parse(&request.id).ok().as_ref());
+        self.shim.request_shutdown(ContainerId::parse(&request.id).ok().as_ref()).await;
         Ok(Empty::new())
     }
 }

@@ -17,16 +17,18 @@ use shim_core::{
     Context, Error, Kind, Result,
     backend::ExitFuture,
     linux::{Reaper, signal_pidfd, watch},
-    model::{Pid, Signal},
+    model::{ExitStatus, Pid, Signal},
 };
+use tokio::io::unix::AsyncFd;
 
 use super::{
-    files::{self, Given, Spaces},
+    files::{self, Given, Opened, Spaces},
     hooks::{self, Hooked},
-    plan::{Mappings, Plan},
-    stem::{Made, Refused, Stem},
+    plan::{FIRST_SLOT, Mappings, Plan},
+    stem::{Made, Refused, Request, Stem},
     sys::{self, Files},
     talk::{Gate, Talk, Trouble},
+    wire::Slot,
 };
 
 /// A process that runs a plan, or has run it.
@@ -40,6 +42,59 @@ pub(crate) struct Launched {
     pub(crate) gate: Option<Gate>,
 }
 
+/// A process that waits for its plan. Dropped, it ends, but is not collected.
+pub(crate) struct Waiting {
+    made: Made,
+    exit: ExitFuture,
+    socket: AsyncFd<OwnedFd>,
+    /// The process's own end, which belongs to its plan.
+    theirs: OwnedFd,
+}
+
+impl Waiting {
+    /// Ends it.
+    pub(crate) async fn dismiss(self) {
+        end(&self.made, self.exit).await;
+    }
+}
+
+/// Kills a process and collects it.
+async fn end(made: &Made, exit: ExitFuture) -> ExitStatus {
+    // It may have ended by itself; then there is nobody to signal.
+    let _ = signal_pidfd(&made.pidfd, Signal::KILL);
+    exit.await.status
+}
+
+/// A plan in memory, and all of its files.
+pub(crate) struct Material<'a> {
+    /// The length of the plan in bytes.
+    pub(crate) length: u64,
+    memory: OwnedFd,
+    socket: OwnedFd,
+    opened: Vec<Opened<'a>>,
+}
+
+impl<'a> Material<'a> {
+    fn gather(plan: &Plan, given: &Given<'a>, spaces: &Spaces, socket: OwnedFd) -> Result<Self> {
+        let opened = files::open_all(plan, given, spaces)?;
+        let count = opened.len() + FIRST_SLOT;
+        if count > Files::ROOM {
+            let why = format!("the spec needs {count} files at once");
+            return Err(Error::new(Kind::ResourceExhausted, why));
+        }
+        let bytes = plan.bytes();
+        let memory = sealed(&bytes).context("write the plan")?;
+        Ok(Self { length: bytes.len() as u64, memory, socket, opened })
+    }
+
+    /// The files by their slots.
+    pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
+        let mut files = vec![self.memory.as_fd(), self.socket.as_fd()];
+        files.extend(self.opened.iter().map(AsFd::as_fd));
+        files
+    }
+}
+
 /// Makes processes from plans.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
@@ -50,6 +105,11 @@ pub(crate) struct Launcher {
 impl Launcher {
     pub(crate) fn new(stem: Stem, reaper: Reaper) -> Self {
         Self { stem, reaper }
+    }
+
+    /// Has the stem begin, which takes as long as a plan does.
+    pub(crate) async fn warm_up(&self) {
+        self.stem.grow().await;
     }
 
     /// Makes a process and stays with it until it waits for its start, or for a plan that waits
@@ -87,12 +147,75 @@ impl Launcher {
         let open = || opened = tasks();
         let (made, exit) = self.make(plan, &given, &spaces, theirs, open).await?;
         drop(spaces);
-        let mut talk = Talk::new(plan, watch(ours)?, made.pid);
-        let stands = match opened.and_then(|tasks| talk.hand_over(tasks)) {
-            Ok(()) => match born(made.pid) {
-                Ok(()) => talk.listen(self, hooked).await,
-                Err(err) => Err(Trouble::Ours(err)),
-            },
+        let talk = Talk::new(plan, watch(ours)?, made.pid);
+        let begun = opened.and_then(|tasks| talk.hand_over(tasks)).and_then(|()| born(made.pid));
+        self.stand((made, exit), talk, begun, (hooked, output)).await
+    }
+
+    /// Makes a process that has no plan yet, in a cgroup of v2 if there is one, and does something while
+    /// the stem does it.
+    ///
+    /// # Errors
+    /// Why there is no process.
+    pub(crate) async fn ahead(
+        &self,
+        namespaces: u64,
+        unified: Option<BorrowedFd<'_>>,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Waiting> {
+        let (ours, theirs) = socket_pair()?;
+        let mut files = vec![theirs.as_fd()];
+        files.extend(unified);
+        let cgroup = unified.map(|_| Slot(1));
+        let request = Request { namespaces, cgroup, ..Request::default() };
+        let (made, exit) = self.ask(request, &files, meanwhile).await?;
+        Ok(Waiting { made, exit, socket: watch(ours)?, theirs })
+    }
+
+    /// Gives a process that waits for it a plan, with the `tasks` files of its cgroup, and goes on as
+    /// [`Self::launch_and`] does.
+    ///
+    /// # Errors
+    /// As for [`Self::launch_and`].
+    pub(crate) async fn launch_waiting(
+        &self,
+        waiting: Waiting,
+        plan: &Plan,
+        given: &Given<'_>,
+        hooked: Option<&Hooked>,
+        tasks: Vec<OwnedFd>,
+        born: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Launched> {
+        let Waiting { made, exit, socket, theirs } = waiting;
+        let output = hooked.map(|_| hooks::memory(c"output")).transpose();
+        let talk = Talk::new(plan, socket, made.pid);
+        let begun: Result<Option<OwnedFd>> = async {
+            let output = output?;
+            let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
+            let spaces = self.spaces(plan).await?;
+            talk.tell(&Material::gather(plan, &given, &spaces, theirs)?).await?;
+            talk.hand_over(tasks)?;
+            born(made.pid)?;
+            Ok(output)
+        }
+        .await;
+        let (begun, output) = match begun {
+            Ok(output) => (Ok(()), output),
+            Err(err) => (Err(err), None),
+        };
+        self.stand((made, exit), talk, begun, (hooked, output)).await
+    }
+
+    /// Stays with a process until it stands; one that does not is ended.
+    async fn stand(
+        &self,
+        (made, exit): (Made, ExitFuture),
+        mut talk: Talk<'_>,
+        begun: Result<()>,
+        (hooked, output): (Option<&Hooked>, Option<OwnedFd>),
+    ) -> Result<Launched> {
+        let stands = match begun {
+            Ok(()) => talk.listen(self, hooked).await,
             Err(err) => Err(Trouble::Ours(err)),
         };
         match stands {
@@ -102,9 +225,7 @@ impl Launcher {
                 Ok(Launched { pid, pidfd, exit, terminal, gate })
             }
             Err(trouble) => {
-                // It may have ended by itself; then there is nobody to signal.
-                let _ = signal_pidfd(&made.pidfd, Signal::KILL);
-                let ended = exit.await.status;
+                let ended = end(&made, exit).await;
                 Err(talk.explain(trouble, ended, output))
             }
         }
@@ -118,29 +239,19 @@ impl Launcher {
         socket: OwnedFd,
         meanwhile: impl FnOnce(),
     ) -> Result<(Made, ExitFuture)> {
-        let opened = files::open_all(plan, given, spaces)?;
-        let bytes = plan.bytes();
-        let memory = sealed(&bytes).context("write the plan")?;
-        let mut files = vec![memory.as_fd(), socket.as_fd()];
-        files.extend(opened.iter().map(AsFd::as_fd));
-        self.ask(plan, bytes.len(), &files, meanwhile).await
+        let material = Material::gather(plan, given, spaces, socket)?;
+        let request = Request { plan: material.length, ..plan.request.clone() };
+        self.ask(request, &material.files(), meanwhile).await
     }
 
-    /// Has the stem make the process, and takes it over.
+    /// Has the stem make a process, and takes it over.
     async fn ask(
         &self,
-        plan: &Plan,
-        length: usize,
+        request: Request,
         files: &[BorrowedFd<'_>],
         meanwhile: impl FnOnce(),
     ) -> Result<(Made, ExitFuture)> {
-        if files.len() > Files::ROOM {
-            let why = format!("the spec needs {} files at once", files.len());
-            return Err(Error::new(Kind::ResourceExhausted, why));
-        }
-        let mut request = plan.request.clone();
-        request.plan = length as u64;
-        request.files = files.len() as u64;
+        let request = Request { files: files.len() as u64, ..request };
         let hold = self.reaper.hold();
         let made = self.stem.make(&request, files, meanwhile).await.map_err(refused)?;
         match made.pidfd.try_clone() {

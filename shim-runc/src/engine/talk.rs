@@ -16,10 +16,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
     hooks::{self, Hooked},
-    launch::Launcher,
+    launch::{Launcher, Material},
     plan::{Limit, Plan},
     report::{Failure, LENGTH, Report},
-    stem::ready,
+    stem::{self, Request, ready},
     step::{Part, Step},
     sys::{self, Files},
 };
@@ -65,6 +65,17 @@ impl From<Error> for Trouble {
 impl<'plan> Talk<'plan> {
     pub(crate) fn new(plan: &'plan Plan, socket: AsyncFd<OwnedFd>, pid: Pid) -> Self {
         Self { plan, socket, pid, terminal: None }
+    }
+
+    /// Gives a child that was made without one its plan.
+    ///
+    /// # Errors
+    /// When the child is gone.
+    pub(crate) async fn tell(&self, material: &Material<'_>) -> Result<()> {
+        let files = material.files();
+        let (plan, count) = (material.length, files.len() as u64);
+        let request = Request { plan, files: count, ..Request::default() };
+        stem::ask(&self.socket, &request, &files).await.context("tell the process its plan")
     }
 
     /// Gives the child the files of its cgroup, if there are any. It has just been made, so there is

@@ -7,8 +7,10 @@ use shim_protos::Timestamp;
 use shim_protos::protobuf::MessageField;
 use shim_protos::task::StateResponse;
 use shim_protos::types::Status;
+use ttrpc::Code;
 
 use crate::case::group;
+use crate::expect::code;
 use crate::lab::{Ask, Guest, Io, Lab, SOON, eventually, procs};
 
 group! { "task":
@@ -22,6 +24,7 @@ group! { "task":
     Must state_after_the_end: "State of an ended container MUST tell pid, status and time, the same as Wait.";
     Should no_end_before_the_end: "State SHOULD leave exited_at out as long as the program runs.";
     Must short_lived: "Of a program that ends at once, State right after Start MUST tell the pid, and Wait the end.", within(240);
+    Must spec_of_the_moment: "Create MUST go by config.json as it is then, whatever it was at `start`.";
     Must task_pid: "Connect MUST tell the pid of the task's init process.";
     Must pids_lists_all: "Pids MUST list every process of a container.";
     Must pids_is_not_empty: "Pids MUST NOT be empty while a container lives: containerd deletes such a task.";
@@ -45,6 +48,21 @@ async fn whole_life(lab: &Lab) -> Result<()> {
         instant(&ended.exited_at),
         instant(&deleted.exited_at)
     );
+    Ok(())
+}
+
+async fn spec_of_the_moment(lab: &Lab) -> Result<()> {
+    // How long after `start` a shim looks at the spec is its own business.
+    for status in 3..8 {
+        let guest = lab.bare(&["true"]).await?;
+        code(guest.state("").await, Code::NOT_FOUND)?;
+        let spec = lab.spec(&guest.id, &["sh", "-c", &format!("exit {status}")]).build();
+        fs::write(guest.shim.bundle().config(), spec.to_string())?;
+        guest.create().await?;
+        guest.start("").await?;
+        guest.expect_exit("", status).await?;
+        guest.delete("").await?;
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The stage for the rules: a shim over a backend whose processes end when a test says so.
 
+mod ahead;
 mod rules;
 
 use std::{
@@ -17,8 +18,8 @@ use tokio::{
 use super::{CreateTask, Phase, Shim};
 use crate::{
     backend::{
-        Backend, Checkpoint, Container, Create, Created, Exec, ExitFuture, Host, Init, Process,
-        Streams, Target, Update,
+        Backend, Checkpoint, Coming, Container, Create, Created, Exec, ExitFuture, Host, Init,
+        Process, Streams, Target, Update,
     },
     error::{Error, Kind, Result},
     event::{Herald, Publisher},
@@ -36,6 +37,10 @@ struct Script {
     ends: Arc<Mutex<Vec<oneshot::Sender<Exit>>>>,
     /// When set, `start` waits for it.
     start: Option<Arc<Notify>>,
+    /// When set, `prepare` waits for it.
+    prepare: Option<Arc<Notify>>,
+    /// What the backend was asked before a container was made, in order.
+    asked: Arc<Mutex<Vec<&'static str>>>,
     /// Each permit is one want of memory.
     oom: Arc<Notify>,
     refuse_create: bool,
@@ -60,6 +65,10 @@ struct Fake(Script);
 struct FakeContainer(Script);
 
 impl Script {
+    fn note(&self, asked: &'static str) {
+        self.asked.lock().unwrap().push(asked);
+    }
+
     fn process(&self) -> Process {
         let (end, ended) = oneshot::channel();
         let mut ends = self.ends.lock().unwrap();
@@ -96,7 +105,20 @@ impl Backend for Fake {
         About { name: "fake", version: "0", features: None }
     }
 
+    async fn prepare(&self, _: &Coming) {
+        self.0.note("prepare");
+        if let Some(go) = &self.0.prepare {
+            go.notified().await;
+            self.0.note("prepared");
+        }
+    }
+
+    async fn abandon(&self, _: &ContainerId) {
+        self.0.note("abandon");
+    }
+
     async fn create(&self, request: Create) -> Result<Created<FakeContainer>> {
+        self.0.note("create");
         if self.0.refuse_create {
             return Err(Error::other("refused"));
         }

@@ -127,13 +127,13 @@ async fn of_two_deletions_one_finds_nothing() {
 #[tokio::test]
 async fn a_shim_ends_only_without_containers() {
     let stage = Stage::running(Script::default()).await;
-    stage.shim.request_shutdown(None);
+    stage.shim.request_shutdown(None).await;
     let ended = time::timeout(Duration::from_millis(20), stage.shim.shut_down()).await;
     assert!(ended.is_err(), "a container lives");
     stage.script.end(0, 0);
     soon(stage.shim.task(&id()).unwrap().wait()).await;
     stage.shim.delete(&id()).await.unwrap();
-    stage.shim.request_shutdown(None);
+    stage.shim.request_shutdown(None).await;
     soon(stage.shim.shut_down()).await;
 }
 
@@ -146,12 +146,12 @@ async fn a_shim_waits_for_the_container_that_it_was_started_for() {
     stage.script.end(0, 0);
     soon(stage.shim.task(&id()).unwrap().wait()).await;
     stage.shim.delete(&id()).await.unwrap();
-    stage.shim.request_shutdown(Some(&id()));
+    stage.shim.request_shutdown(Some(&id())).await;
     let ended = time::timeout(Duration::from_millis(20), stage.shim.shut_down()).await;
     assert!(ended.is_err(), "another container is about to be created");
     assert_eq!(stage.shim.task(&other).unwrap_err().kind(), Kind::NotFound);
     // `delete` says that it does not come any more.
-    stage.shim.request_shutdown(Some(&other));
+    stage.shim.request_shutdown(Some(&other)).await;
     soon(stage.shim.shut_down()).await;
 }
 
@@ -160,13 +160,13 @@ async fn a_shim_that_ends_takes_nobody_in() {
     let stage = Stage::new(Script::default());
     stage.shim.announce(id()).unwrap();
     let other = ContainerId::parse("other").unwrap();
-    stage.shim.request_shutdown(Some(&other));
+    stage.shim.request_shutdown(Some(&other)).await;
     stage.shim.announce(other.clone()).unwrap();
-    stage.shim.request_shutdown(Some(&other));
+    stage.shim.request_shutdown(Some(&other)).await;
     // It was started for the first one: nothing ends until that one is out of question, too.
     stage.shim.announce(other.clone()).unwrap();
-    stage.shim.request_shutdown(Some(&id()));
-    stage.shim.request_shutdown(Some(&other));
+    stage.shim.request_shutdown(Some(&id())).await;
+    stage.shim.request_shutdown(Some(&other)).await;
     let late = stage.shim.announce(other).unwrap_err();
     assert_eq!(late.kind(), Kind::Unavailable);
     assert_eq!(stage.create().await.unwrap_err().kind(), Kind::Unavailable);

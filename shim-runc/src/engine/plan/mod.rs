@@ -53,7 +53,7 @@ pub(crate) mod place {
 }
 
 /// The first two files of every request are the plan and the child's socket.
-const FIRST_SLOT: usize = 2;
+pub(crate) const FIRST_SLOT: usize = 2;
 
 /// A container's or a process's making, complete but for the cgroup.
 #[derive(Debug, Default)]

@@ -97,13 +97,24 @@ impl Namespaces {
         self.has(libc::CLONE_NEWUSER)
     }
 
+    /// The `CLONE_NEW*` flags of a first process that can be made before its plan is known; none where
+    /// more belongs to its making than flags.
+    pub(crate) fn alone(&self) -> Option<u64> {
+        let joins_pids = self.joined.iter().any(|joined| joined.kind == libc::CLONE_NEWPID);
+        let is_plain = !(self.has_users() || self.clock.is_some() || joins_pids);
+        is_plain.then(|| self.cloned())
+    }
+
+    /// The cgroup namespace shows the cgroup of the moment when it is made: after v1's hierarchies were
+    /// joined, and even `CLONE_INTO_CGROUP` comes after it in the kernel.
+    fn cloned(&self) -> u64 {
+        u64::from((self.new & !(libc::CLONE_NEWCGROUP | NEWTIME)).cast_unsigned())
+    }
+
     /// Plans the way into them.
     pub(super) fn enter(&self, draft: &mut Draft) -> Result<()> {
         let request = &mut draft.plan.request;
-        // The cgroup namespace shows the cgroup of the moment when it is made: after v1's
-        // hierarchies were joined, and even CLONE_INTO_CGROUP comes after it in the kernel.
-        let cloned = self.new & !(libc::CLONE_NEWCGROUP | NEWTIME);
-        request.namespaces = u64::from(cloned.cast_unsigned());
+        request.namespaces = self.cloned();
         if let Some(clock) = &self.clock {
             request.clock = Some(Text::new(clock)?);
         }

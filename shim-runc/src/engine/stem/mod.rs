@@ -73,13 +73,16 @@ impl Stem {
         check_kernel()?;
         let stem = Self { line: Arc::default(), reaper };
         let planted = stem.clone();
-        tokio::spawn(async move {
-            // Whoever needs it tries again, and is told.
-            if let Err(err) = planted.line.lock().await.grown(&planted.reaper) {
-                log::warn!("{err:#}");
-            }
-        });
+        tokio::spawn(async move { planted.grow().await });
         Ok(stem)
+    }
+
+    /// Sees to it that there is a stem. It takes a while to begin, which others can use.
+    pub(crate) async fn grow(&self) {
+        // Whoever needs it tries again, and is told.
+        if let Err(err) = self.line.lock().await.grown(&self.reaper) {
+            log::warn!("{err:#}");
+        }
     }
 
     /// Has a process made that runs a plan, by a new stem if the old one has died, and does something
@@ -185,7 +188,7 @@ impl Line {
 }
 
 /// Sends a request in whole.
-async fn ask(
+pub(super) async fn ask(
     socket: &AsyncFd<OwnedFd>,
     request: &Request,
     files: &[BorrowedFd<'_>],

@@ -14,14 +14,15 @@ pub(super) const NUMBERS: u64 = 1 << 31;
 /// The length of an answer.
 pub(super) const ANSWER: usize = 20;
 
-/// Asks for one process. File 0 is the plan, file 1 the child's socket; the plan's own follow.
+/// Asks for one process. File 0 is the plan, file 1 the child's socket; the plan's own follow. Without
+/// a plan, file 0 is that socket, and the process waits there for a request that has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
     /// Tells its answer from that of a request whose asker went away.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// `CLONE_NEW*` flags of the new process.
     pub(crate) namespaces: u64,
-    /// The length of the plan in bytes.
+    /// The length of the plan in bytes; 0 is none yet.
     pub(crate) plan: u64,
     /// How many files belong to the request, in how many messages whatever.
     pub(crate) files: u64,

@@ -24,6 +24,7 @@ use nix::{
 use super::request::{Answer, LENGTH, Outcome, Received};
 use crate::engine::{
     execute,
+    report::{Failure, Report},
     step::Part,
     sys::{self, Cloned, FILES_PER_MESSAGE, Files},
 };
@@ -91,6 +92,31 @@ fn attend(
     bytes: &mut [u8; LENGTH],
     files: &mut Files,
 ) -> sys::Result<()> {
+    let (request, complete) = hear(socket, bytes, files)?;
+    let work = Work { socket, home, request, files };
+    if !complete {
+        return work.answer(Err(Refusal { part: Part::Clone, errno: Errno::EMFILE }), 0);
+    }
+    if work.request.joins.left() == 0 {
+        return work.answer(work.clone_at_home(), 0);
+    }
+    match sys::clone_process(0, None) {
+        Ok(Cloned::Child) => {
+            // Nobody is left to be told of an answer that can't be sent.
+            let _ = work.answer(work.clone_elsewhere(), sys::own_pid());
+            sys::exit(0)
+        }
+        Ok(Cloned::Parent { .. }) => Ok(()),
+        Err(errno) => work.answer(Err(Refusal { part: Part::Clone, errno }), 0),
+    }
+}
+
+/// Receives a request, and says whether all of its files came along.
+fn hear<'bytes>(
+    socket: BorrowedFd<'_>,
+    bytes: &'bytes mut [u8; LENGTH],
+    files: &mut Files,
+) -> sys::Result<(Received<'bytes>, bool)> {
     let (length, mut complete) = match sys::receive(socket, bytes, files) {
         Ok(0) => return Err(Errno::EPIPE),
         Ok(length) => (length, true),
@@ -108,22 +134,7 @@ fn attend(
         }
     }
     complete &= files.count() as u64 == request.files;
-    let work = Work { socket, home, request, files };
-    if !complete {
-        return work.answer(Err(Refusal { part: Part::Clone, errno: Errno::EMFILE }), 0);
-    }
-    if work.request.joins.left() == 0 {
-        return work.answer(work.clone_at_home(), 0);
-    }
-    match sys::clone_process(0, None) {
-        Ok(Cloned::Child) => {
-            // Nobody is left to be told of an answer that can't be sent.
-            let _ = work.answer(work.clone_elsewhere(), sys::own_pid());
-            sys::exit(0)
-        }
-        Ok(Cloned::Parent { .. }) => Ok(()),
-        Err(errno) => work.answer(Err(Refusal { part: Part::Clone, errno }), 0),
-    }
+    Ok((request, complete))
 }
 
 /// One request with all that belongs to it.
@@ -213,11 +224,38 @@ impl Work<'_> {
         // A child that waits for its start for days must not keep the stem's socket open: the
         // shim could no longer tell that the stem is gone.
         sys::close_early(self.socket);
-        let plan = usize::try_from(self.request.plan).map_err(|_| Errno::EOVERFLOW);
-        let plan = plan.and_then(|length| sys::map_bytes(self.files.get(0)?, length));
-        // Without a plan the first order is already malformed, and that is reported.
-        execute::run(plan.unwrap_or_default(), self.files)
+        if self.request.plan == 0 {
+            self.await_plan()
+        }
+        run(self.request.plan, self.files)
     }
+
+    /// Runs the plan that comes by the child's own socket. Without one there is nothing to become.
+    #[inline(never)] // What it needs of the stack would else be the stem's for good.
+    fn await_plan(&self) -> ! {
+        let mut files = Files::new();
+        let mut bytes = [0; LENGTH];
+        let Ok(socket) = self.files.get(0) else { sys::exit(1) };
+        let heard = hear(socket, &mut bytes, &mut files).map(|(told, whole)| (told.plan, whole));
+        match heard {
+            Ok((plan, true)) => run(plan, &files),
+            Ok((_, false)) => {
+                // It is no step's fault.
+                let (step, part, number) = (u32::MAX, Part::Whole, Errno::EMFILE as i32);
+                let failure = Report::Failed(Failure { step, part, number });
+                let _ = sys::write_whole(socket, &failure.bytes());
+                sys::exit(1)
+            }
+            Err(_) => sys::exit(1),
+        }
+    }
+}
+
+fn run(plan: u64, files: &Files) -> ! {
+    let plan = usize::try_from(plan).map_err(|_| Errno::EOVERFLOW);
+    let plan = plan.and_then(|length| sys::map_bytes(files.get(0)?, length));
+    // Without a plan the first order is already malformed, and that is reported.
+    execute::run(plan.unwrap_or_default(), files)
 }
 
 /// libc has it for one C library only.
