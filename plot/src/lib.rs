@@ -1,4 +1,4 @@
-//! Lines and bars in a frame, as SVG: no more than this repository's measurements need.
+//! Lines, bars and flame graphs as SVG: no more than this repository's measurements need.
 //!
 //! The colours stand out from white and from black, and there is no background: a page may be
 //! light or dark. Both axes start at zero.
@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod bars;
+mod flame;
 mod frame;
 mod lines;
 
 pub use self::bars::{Bar, Group, bars};
+pub use self::flame::flame;
 pub use self::lines::{Line, lines};
 
 /// What stands around a plot, as plain text.

@@ -1,6 +1,9 @@
 //! `cargo xtask build`: the programs as users run them.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 
@@ -26,6 +29,17 @@ pub(crate) fn build() -> Result<ExitCode> {
 pub(crate) fn shim() -> Result<()> {
     let program = ["--package", "shim-runc", "--bin", "containerd-shim-native-v2"];
     sh::run(sh::cargo().args(["rustc", "--release"]).args(program).arg("--").args(STATIC))
+}
+
+/// Builds the native shim into another folder, as it is but with its names and frame pointers, for
+/// profilers; returns where it is.
+pub(crate) fn shim_with_names(folder: &Path) -> Result<PathBuf> {
+    let program = ["--package", "shim-runc", "--bin", "containerd-shim-native-v2"];
+    let mut cargo = sh::cargo();
+    cargo.args(["rustc", "--release"]).args(program).arg("--target-dir").arg(folder);
+    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "none").env("RUSTFLAGS", "-Cforce-frame-pointers=yes");
+    sh::run(cargo.arg("--").args(STATIC))?;
+    Ok(folder.join("release/containerd-shim-native-v2"))
 }
 
 /// Builds the command line tool.

@@ -8,6 +8,7 @@ mod build;
 mod ci;
 mod conform;
 mod faults;
+mod flame;
 mod fuzz;
 mod peers;
 mod run;
@@ -26,6 +27,7 @@ Usage: cargo xtask CHORE
   tidy         the rules of this repository that no compiler checks
   bench [--quick]
                our shim beside its peers and the floor; writes docs/performance.md
+  flame        where a life's time goes; writes docs/flame-*.svg. Needs perf
   fuzz [T [S]] a fuzz target or all, for so many seconds
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
   faults       every fault at every step of a container's life; writes docs/faults.md
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(),
         ["tidy"] => tidy::tidy(),
         ["bench", rest @ ..] => bench::bench(rest),
+        ["flame"] => flame::flame(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),

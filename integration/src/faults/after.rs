@@ -24,8 +24,8 @@ pub(super) async fn fresh(stage: &Stage, life: &Life) -> Result<()> {
             break;
         }
     }
-    let cleaned = other.clean_up(stage).await;
-    lived.and(cleaned)
+    // What is left counts for more than what could not be had.
+    other.clean_up(stage).await.and(lived)
 }
 
 /// Waits for what goes by itself; what stays is an error, and removed.

@@ -65,6 +65,9 @@ enum Lift {
     Kill,
 }
 
+/// What there is to hear for want of descriptors, EMFILE.
+const SHORT: &str = "Too many open files";
+
 /// How a step went, as far as the daemon that asked for it got to know.
 #[derive(Debug)]
 enum Outcome {
@@ -326,7 +329,16 @@ impl Round {
             self.shim_lived = false;
             return Ok(());
         }
-        made
+        match made {
+            Err(err) if self.lasts() && format!("{err:#}").contains(SHORT) => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Whether the fault can't be undone: a shim that was executed with few descriptors may not have
+    /// more without CAP_SYS_RESOURCE (setrlimit(2)). It has to say so then, and to end in good order.
+    fn lasts(&self) -> bool {
+        self.cell.fault == Fault::Want(Want::Descriptors) && self.cell.step == Step::Bootstrap
     }
 
     /// The end of the container, as it was told: once, and as a killed process's.

@@ -17,27 +17,33 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Callers {
     listener: UnixListener,
     uid: u32,
+    /// The last connection could not be taken.
+    is_short: bool,
 }
 
 impl Callers {
     /// Takes connections of our own effective user.
     pub(super) fn of_own_user(listener: UnixListener) -> Self {
-        Self { listener, uid: unistd::geteuid().as_raw() }
+        Self { listener, uid: unistd::geteuid().as_raw(), is_short: false }
     }
 
-    /// The next connection. What keeps one from being taken is waited out.
-    pub(super) async fn next(&self) -> UnixStream {
-        let mut is_told = false;
+    /// The next connection. None, once, when one can't be taken for want of something: who can spare
+    /// some should, then.
+    pub(super) async fn next(&mut self) -> Option<UnixStream> {
         loop {
             match self.listener.accept().await {
-                Ok((stream, _)) if self.admits(&stream) => return stream,
+                Ok((stream, _)) if self.admits(&stream) => {
+                    self.is_short = false;
+                    return Some(stream);
+                }
                 // Dropped, it is closed.
                 Ok(_) => {}
                 Err(err) => {
-                    if !is_told {
+                    if !self.is_short {
                         log::warn!("take a connection: {err}");
+                        self.is_short = true;
+                        return None;
                     }
-                    is_told = true;
                     sleep(PAUSE).await;
                 }
             }
@@ -56,7 +62,7 @@ impl Callers {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs::File, pin::pin, process::Command};
+    use std::{env, fs::File, process::Command};
 
     use tokio::time::{Instant, timeout};
 
@@ -73,7 +79,7 @@ mod tests {
         let (dir, mut callers) = listen();
         let connect = || UnixStream::connect(dir.path().join("s"));
         let _ours = connect().await.unwrap();
-        callers.next().await;
+        callers.next().await.unwrap();
         callers.uid += 1;
         let theirs = connect().await.unwrap();
         let taken = timeout(Duration::from_millis(50), callers.next()).await;
@@ -99,10 +105,11 @@ mod tests {
     }
 
     async fn exhaust() {
-        let (dir, callers) = listen();
+        let (dir, mut callers) = listen();
         let _client = UnixStream::connect(dir.path().join("s")).await.unwrap();
         let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
-        let mut waiting = pin!(callers.next());
+        assert!(callers.next().await.is_none(), "who can spare descriptors is asked first");
+        let mut waiting = Box::pin(callers.next());
         let mut polls = 0_u32;
         let counted = std::future::poll_fn(|cx| {
             polls += 1;
@@ -110,9 +117,9 @@ mod tests {
         });
         assert!(timeout(PAUSE * 4, counted).await.is_err(), "there is no descriptor for it");
         assert!(polls < 20, "{polls} polls");
-        drop(taken);
+        drop((taken, waiting));
         let start = Instant::now();
-        callers.next().await;
+        callers.next().await.unwrap();
         assert!(start.elapsed() < PAUSE * 4);
     }
 }

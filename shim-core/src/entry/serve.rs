@@ -162,7 +162,7 @@ struct Serving<B> {
 
 impl<B: Backend> Serving<B> {
     async fn run(self) -> Result<()> {
-        let Self { backend, host, coming, address, events, callers, mut ending } = self;
+        let Self { backend, host, coming, address, events, mut callers, mut ending } = self;
         let publisher = Publisher::new();
         if let Some(events) = events {
             tokio::spawn(publisher.clone().send_to(events));
@@ -182,10 +182,15 @@ impl<B: Backend> Serving<B> {
         tokio::spawn(async move { preparing.prepare(coming).await });
         let (services, traces) = service::traced(service::services(&shim));
         let server = Server::new(services, Streaming(exchange));
-        let answering = server.clone();
+        let (answering, holder) = (server.clone(), Arc::clone(&shim));
         tokio::spawn(async move {
             loop {
-                let (caller, server) = (callers.next().await, answering.clone());
+                let Some(caller) = callers.next().await else {
+                    // What is only prepared gives way to those who are there.
+                    holder.give_way().await;
+                    continue;
+                };
+                let server = answering.clone();
                 tokio::spawn(async move { server.serve(caller).await });
             }
         });

@@ -224,6 +224,11 @@ impl<B: Backend> Shim<B> {
         }
     }
 
+    /// Gives up what is prepared, for want of descriptors.
+    pub(crate) async fn give_way(&self) {
+        self.ahead.abandon_all(&self.backend).await;
+    }
+
     fn is_announced(&self, id: &ContainerId) -> bool {
         matches!(self.tasks().slots.get(id), Some(Slot::Announced))
     }

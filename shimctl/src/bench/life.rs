@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
 use serde_json::Value;
 use shim_client::{
-    Bundle, Container, ExecChange, Fifos, Shim, SpecBuilder, Waiting, exec_process, execute,
+    Bundle, Container, ExecChange, Fifos, Shape, Shim, SpecBuilder, Waiting, exec_process, execute,
 };
 use shim_protos::Any;
 use shim_protos::protobuf::MessageField;
@@ -47,6 +47,8 @@ pub(super) struct Life {
     spec: Value,
     creation: CreateTaskRequest,
     waiting: Option<Waiting>,
+    /// The client's ends of the first process's streams.
+    _ends: Vec<File>,
 }
 
 /// What the beginning of a life took.
@@ -144,7 +146,8 @@ impl Prepared {
         drop(self.log);
         let Self { plan, bundle, scratch, spec, creation, .. } = self;
         let container = Container::of_running(shim);
-        Ok((Life { plan, container, bundle, scratch, spec, creation, waiting: None }, begun))
+        let (waiting, _ends) = (None, Vec::new());
+        Ok((Life { plan, container, bundle, scratch, spec, creation, waiting, _ends }, begun))
     }
 
     /// Takes the bundle away again.
@@ -167,6 +170,19 @@ impl Life {
     /// The plan that it follows.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Gives the first process streams by fifos, with a client at the other end of each. Before Create.
+    pub(super) fn with_streams(&mut self) -> Result<()> {
+        let fifos = Fifos::create(&self.scratch.join("init"), Shape::Pipes)?;
+        let Self { creation, _ends: ends, .. } = self;
+        (creation.stdin, creation.stdout) = (fifos.stdin(), fifos.stdout());
+        creation.stderr = fifos.stderr();
+        for path in [&creation.stdin, &creation.stdout, &creation.stderr] {
+            let opened = OpenOptions::new().read(true).write(true).open(path);
+            ends.push(opened.with_context(|| format!("open {path}"))?);
+        }
+        Ok(())
     }
 
     /// Create, to its reply.

@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) containers: usize,
     /// Whether the containers of `density` share a shim.
     pub(crate) grouped: bool,
+    /// Whether the containers of `density` have streams with a client.
+    pub(crate) streams: bool,
     /// How much `stdio` moves each way.
     pub(crate) bytes: u64,
     /// How many lines `stdio` sends there and back.

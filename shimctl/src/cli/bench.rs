@@ -78,6 +78,9 @@ pub(super) struct Arguments {
     /// Have the containers of density share one shim
     #[arg(long)]
     grouped: bool,
+    /// `density`: the containers have streams by fifos, with a client at each
+    #[arg(long)]
+    streams: bool,
     /// How much stdio moves each way
     #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = parse_size)]
     bytes: u64,
@@ -184,6 +187,7 @@ async fn measure(
         count: arguments.count,
         containers: arguments.containers,
         grouped: arguments.grouped,
+        streams: arguments.streams,
         bytes: arguments.bytes,
         lines: arguments.lines,
         stop: Stop::new(requested),

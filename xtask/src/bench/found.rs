@@ -3,6 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+/// At how many containers shims are judged.
+const JUDGED: u64 = 50;
+
 /// One scenario: rows of values, a column a shim.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
@@ -38,10 +41,14 @@ pub(super) struct Shim {
 }
 
 impl Row {
-    /// The value that counts: with all containers there, else the median.
+    /// The value that counts: with so many containers, where it depends on them, else the median.
     pub(super) fn value(&self, shim: &str) -> Option<f64> {
         let shim = self.shims.iter().find(|one| one.name == shim)?;
-        if self.at.is_empty() { Some(shim.median) } else { shim.samples.last().copied() }
+        if self.at.is_empty() {
+            return Some(shim.median);
+        }
+        let at = self.at.iter().position(|at| *at == JUDGED);
+        at.map_or(shim.samples.last(), |at| shim.samples.get(at)).copied()
     }
 }
 
@@ -107,6 +114,9 @@ mod tests {
         assert_eq!(rows[0].value("a"), Some(2.0));
         assert_eq!(rows[1].value("a"), Some(9.0));
         assert_eq!(rows[1].at, [1, 10]);
+        let at = vec![10, JUDGED, 100];
+        let shims = vec![Shim { samples: vec![1.0, 4.0, 7.0], ..rows[1].shims[0].clone() }];
+        assert_eq!(Row { at, shims, ..rows[1].clone() }.value("a"), Some(4.0));
         assert_eq!(rows[0].value("b"), None);
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Tools {
 pub(super) enum Measurement {
     /// A scenario of `shimctl bench`, with the floor before and after it where it has one.
     Shims { scenario: &'static str, title: &'static str, flags: Vec<String>, floor: Option<Floor> },
+    /// Many idle containers of ours alone, with streams: the name of it, and whether they share a shim.
+    Idle { name: &'static str, title: &'static str, containers: usize, grouped: bool },
     /// Lives under containerd.
     Through { title: &'static str, rounds: usize, gap: u64 },
 }
@@ -59,7 +61,9 @@ impl Measurement {
     /// What it is about.
     pub(super) fn title(&self) -> &'static str {
         match self {
-            Self::Shims { title, .. } | Self::Through { title, .. } => title,
+            Self::Shims { title, .. } | Self::Idle { title, .. } | Self::Through { title, .. } => {
+                title
+            }
         }
     }
 }
@@ -75,11 +79,7 @@ impl Tools {
         release(&["--package", "shim-core", "--example", plain])?;
         release(&["--package", "integration", "--bin", "through"])?;
         let floor = floor::compile()?;
-        let rootfs = sh::target().join("bench/rootfs");
-        make_rootfs(peers.path("busybox")?, &rootfs)?;
-        // Pages of a file just written count as dirty in whoever maps them, until they are on disk.
-        sh::run(&mut Command::new("sync"))?;
-
+        let rootfs = rootfs(peers)?;
         let built = sh::target().join("release");
         let native = built.join("containerd-shim-native-v2");
         let mut shims = vec![format!("native={}", native.display())];
@@ -105,6 +105,8 @@ impl Tools {
             let flags = flags.iter().flat_map(|(flag, value)| [(*flag).to_owned(), value.clone()]);
             Measurement::Shims { scenario, title, flags: flags.collect(), floor }
         };
+        let containers = sizes.alone;
+        let alone = |name, title, grouped| Measurement::Idle { name, title, containers, grouped };
         let rounds = |rounds: usize| ("--rounds", rounds.to_string());
         let through = |title, gap| Measurement::Through { title, rounds: sizes.through, gap };
         let [many_rounds, many] = sizes.many;
@@ -124,6 +126,8 @@ impl Tools {
             through("Through containerd, with pauses", GAP),
             shims("many", "Many at once", &many, None),
             shims("density", "Idle containers", &density, None),
+            alone("a shim each", "Idle containers with streams, a shim each", false),
+            alone("a shim for all", "Idle containers with streams, a shim for all", true),
             shims("stdio", "Streams", &stdio, None),
         ]
     }
@@ -133,7 +137,7 @@ impl Tools {
         match measurement {
             Measurement::Shims { scenario, title, flags, floor } => {
                 let before = floor.map(|floor| self.run_floor(floor)).transpose()?;
-                let mut found = vec![self.run_shims(scenario, title, flags)?];
+                let mut found = vec![self.run_shims([scenario; 2], title, flags, &self.shims)?];
                 if let (Some(floor), Some(before)) = (*floor, before) {
                     // A machine's speed drifts: half of the floor's rounds are on either side.
                     let after = self.run_floor(floor)?;
@@ -142,24 +146,39 @@ impl Tools {
                 }
                 Ok(found)
             }
+            Measurement::Idle { name, title, containers, grouped } => {
+                let mut flags = vec!["--containers".to_owned(), containers.to_string()];
+                flags.push("--streams".to_owned());
+                flags.extend(grouped.then(|| "--grouped".to_owned()));
+                let ours = &self.shims[..1];
+                Ok(vec![self.run_shims(["density", name], title, &flags, ours)?])
+            }
             Measurement::Through { title, rounds, gap } => self.run_through(title, *rounds, *gap),
         }
     }
 
-    fn run_shims(&self, name: &str, title: &'static str, flags: &[String]) -> Result<Scenario> {
-        let (json, plots) = (report_file(name)?, plots().join(name));
+    /// Runs a scenario for some shims, under a name of its own.
+    fn run_shims(
+        &self,
+        [scenario, name]: [&str; 2],
+        title: &'static str,
+        flags: &[String],
+        shims: &[String],
+    ) -> Result<Scenario> {
+        let file = name.replace(' ', "-");
+        let (json, plots) = (report_file(&file)?, plots().join(&file));
         // Those of another run must not be taken for this one's.
         let _ = fs::remove_dir_all(&plots);
         let mut bench = on_stage(&self.shimctl);
-        bench.args(["--as", "2.0", "bench", "--scenario", name]).args(flags);
+        bench.args(["--as", "2.0", "bench", "--scenario", scenario]).args(flags);
         bench.arg("--rootfs").arg(&self.rootfs).arg("--json").arg(&json).arg("--svg").arg(&plots);
-        for shim in &self.shims {
+        for shim in shims {
             bench.arg("--shim").arg(shim);
         }
         sh::run(bench.stdout(Stdio::null()))?;
-        let command = format!("shimctl --as 2.0 bench --scenario {name} {}", flags.join(" "));
-        let rows = found::rows(&read(&json)?, name)?;
-        let plots = names_in(&plots)?.into_iter().map(|plot| format!("{name}/{plot}")).collect();
+        let command = format!("shimctl --as 2.0 bench --scenario {scenario} {}", flags.join(" "));
+        let rows = found::rows(&read(&json)?, scenario)?;
+        let plots = names_in(&plots)?.into_iter().map(|plot| format!("{file}/{plot}")).collect();
         Ok(Scenario { name: name.to_owned(), title, command, plots, rows })
     }
 
@@ -249,6 +268,15 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The root filesystem of the containers.
+pub(super) fn rootfs(peers: &Peers) -> Result<PathBuf> {
+    let rootfs = sh::target().join("bench/rootfs");
+    make_rootfs(peers.path("busybox")?, &rootfs)?;
+    // Pages of a file just written count as dirty in whoever maps them, until they are on disk.
+    sh::run(&mut Command::new("sync"))?;
+    Ok(rootfs)
 }
 
 /// A root filesystem of one static program.

@@ -1,8 +1,8 @@
 //! More and more idle containers, each with a shim of its own or all with one.
 //!
-//! At each step the sums over all shims and their helpers: memory, threads, descriptors; and what
-//! one more container takes then, from Create to the reply of Start: the median of a few that are
-//! taken away again.
+//! At each step the sums over all shims and their helpers: memory, threads, descriptors, and the CPU
+//! time that they use while nothing happens; and what one more container takes then, from Create to the
+//! reply of Start: the median of a few that are taken away again.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,13 +12,16 @@ use anyhow::{Result, ensure};
 
 use super::super::life::{Life, Pids, Prepared};
 use super::super::measured::Reading;
-use super::super::process::Held;
+use super::super::process::{CpuTime, Held};
 use super::super::stats::Sorted;
 use super::super::{Plan, Subject};
 use super::kept;
 
 /// How many containers more are made, one after the other, to see what one takes.
 const PROBES: usize = 5;
+
+/// How long to look at shims that have nothing to do.
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// From none to all, step by step.
 pub(super) async fn round(
@@ -55,8 +58,10 @@ impl Crowd<'_> {
                 self.pids.push(self.lives[self.lives.len() - 1].pids().await?);
             }
             // Idle means that nobody has asked for anything for a while.
-            let gap = tokio::time::sleep(self.plan.gap);
-            self.plan.stop.or("pause", Duration::MAX, gap).await?;
+            self.pause(self.plan.gap).await?;
+            let used = self.used()?;
+            self.pause(WINDOW).await?;
+            let used = self.used()? - used;
             let held = self.held()?;
             rows.extend([
                 Reading::memory("private memory", held.private).at(step),
@@ -64,6 +69,7 @@ impl Crowd<'_> {
                 Reading::memory("pss", held.pss).at(step),
                 Reading::count("threads", held.threads).at(step),
                 Reading::count("descriptors", held.fds).at(step),
+                Reading::new("cpu of a second", "ms", used.as_secs_f64() * 1e3).at(step),
             ]);
             let (shim, container) = self.probe().await?;
             rows.extend([
@@ -85,6 +91,9 @@ impl Crowd<'_> {
         let begun_alike = self.shares_as_it_should(&life);
         let started = async {
             begun_alike?;
+            if self.plan.streams {
+                life.with_streams()?;
+            }
             Ok(life.create().await? + life.start().await?)
         };
         let started = started.await;
@@ -112,10 +121,24 @@ impl Crowd<'_> {
         Ok((Sorted::of(&shims).median(), Sorted::of(&containers).median()))
     }
 
+    async fn pause(&self, length: Duration) -> Result<()> {
+        self.plan.stop.or("pause", Duration::MAX, tokio::time::sleep(length)).await
+    }
+
     fn held(&self) -> Result<Held> {
-        let shims: HashSet<u32> = self.pids.iter().map(|pids| pids.shim).collect();
-        let tasks: HashSet<u32> = self.pids.iter().map(|pids| pids.task).collect();
+        let [shims, tasks] = self.processes();
         Held::by(&shims, &tasks)
+    }
+
+    fn used(&self) -> Result<CpuTime> {
+        let [shims, tasks] = self.processes();
+        CpuTime::by(&shims, &tasks)
+    }
+
+    /// The shims, and the containers' first processes.
+    fn processes(&self) -> [HashSet<u32>; 2] {
+        let shims = self.pids.iter().map(|pids| pids.shim).collect();
+        [shims, self.pids.iter().map(|pids| pids.task).collect()]
     }
 
     /// Ends all of them, the first one last: a shared shim lives in its bundle.
