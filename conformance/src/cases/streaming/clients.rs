@@ -5,7 +5,7 @@ use shim_client::Generation;
 use shim_protos::types::Status;
 use tokio::time::timeout;
 
-use super::{create, open, read_all, read_until, run, running, serving, uri};
+use super::{create, open, piped, read_all, read_until, run, running, serving, uri};
 use crate::case::group;
 use crate::expect;
 use crate::lab::{Ask, Io, Lab, SLEEP, SOON};
@@ -61,14 +61,8 @@ async fn client_after_end(lab: &Lab) -> Result<()> {
 }
 
 async fn client_gone_at_exit(lab: &Lab) -> Result<()> {
-    let guest = serving(lab, Ask::sh("read go; yes | head -c 1000000; exit 7")).await?;
-    let (mut stdin, stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, stdout) =
+        piped(lab, Ask::sh("read go; yes | head -c 1000000; exit 7")).await?;
     drop(stdout);
     stdin.write(b"go\n").await?;
     // It is held up by what it prints, and ended so.

@@ -7,7 +7,7 @@ use shim_client::Generation;
 use shim_protos::types::Status;
 use tokio::time::timeout;
 
-use super::{create, open, read_until, run, running, serving, uri};
+use super::{open, piped, read_until, run, running, serving, uri};
 use crate::case::group;
 use crate::lab::signals::{KILL, status_of};
 use crate::lab::{Ask, Lab, SOON, eventually, procs};
@@ -45,14 +45,7 @@ async fn much_output(lab: &Lab) -> Result<()> {
 async fn much_input(lab: &Lab) -> Result<()> {
     let compare = "cmp - /dev/fd/3 && echo the same";
     let script = format!("exec 3<&0; yes '{LINE}' | head -c {BYTES} | {compare}");
-    let guest = serving(lab, Ask::sh(&script)).await?;
-    let (mut stdin, mut stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, mut stdout) = piped(lab, Ask::sh(&script)).await?;
     let lines = format!("{LINE}\n").repeat(4096);
     let mut left = BYTES;
     while left > 0 {
@@ -146,14 +139,8 @@ async fn input_that_nobody_reads(lab: &Lab) -> Result<()> {
 }
 
 async fn input_after_end(lab: &Lab) -> Result<()> {
-    let guest = serving(lab, Ask::sh("exec <&-; echo closed; exec sleep 1000")).await?;
-    let (mut stdin, mut stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, mut stdout) =
+        piped(lab, Ask::sh("exec <&-; echo closed; exec sleep 1000")).await?;
     read_until(&mut stdout, "closed\n").await?;
     // An error tells the client as well; only a wait without end does not.
     let written = timeout(SOON, stdin.write(&vec![b'x'; 1 << 20])).await;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use shim_client::Generation;
 use tokio::time::timeout;
 
-use super::{create, open, read_all, read_until, run, running, serving, uri};
+use super::{create, open, piped, read_all, read_until, run, running, serving, uri};
 use crate::case::group;
 use crate::lab::{Ask, Lab, SOON, eventually};
 
@@ -85,14 +85,7 @@ async fn terminal(lab: &Lab) -> Result<()> {
 }
 
 async fn closed_input(lab: &Lab) -> Result<()> {
-    let guest = serving(lab, Ask::sh("sleep 0.2; wc -c; exit 6")).await?;
-    let (mut stdin, mut stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, mut stdout) = piped(lab, Ask::sh("sleep 0.2; wc -c; exit 6")).await?;
     stdin.write(&b"0123456789abcdef".repeat(3000)).await?;
     stdin.close().await?;
     // As CRI does it: the connection ends at once.
@@ -105,14 +98,7 @@ async fn closed_input(lab: &Lab) -> Result<()> {
 }
 
 async fn close_io(lab: &Lab) -> Result<()> {
-    let guest = serving(lab, Ask::sh("cat; exit 6")).await?;
-    let (mut stdin, mut stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, mut stdout) = piped(lab, Ask::sh("cat; exit 6")).await?;
     stdin.write(b"one\n").await?;
     read_until(&mut stdout, "one\n").await?;
     drop(stdin);
@@ -124,14 +110,7 @@ async fn close_io(lab: &Lab) -> Result<()> {
 }
 
 async fn no_end_without_close(lab: &Lab) -> Result<()> {
-    let guest = serving(lab, Ask::sh("cat; exit 6")).await?;
-    let (mut stdin, mut stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
-    create(&guest, |request| {
-        request.stdin = uri(&guest, "c-in");
-        request.stdout = uri(&guest, "c-out");
-    })
-    .await?;
-    guest.start("").await?;
+    let (guest, mut stdin, mut stdout) = piped(lab, Ask::sh("cat; exit 6")).await?;
     stdin.write(b"one\n").await?;
     read_until(&mut stdout, "one\n").await?;
     drop(stdin);

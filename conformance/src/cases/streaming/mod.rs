@@ -31,6 +31,19 @@ async fn serving(lab: &Lab, ask: Ask) -> Result<Rc<Guest>> {
     }
 }
 
+/// A container that runs, with an open stream for its stdin and one for its stdout.
+async fn piped(lab: &Lab, ask: Ask) -> Result<(Rc<Guest>, ByteStream, ByteStream)> {
+    let guest = serving(lab, ask).await?;
+    let (stdin, stdout) = (open(&guest, "c-in").await?, open(&guest, "c-out").await?);
+    create(&guest, |request| {
+        request.stdin = uri(&guest, "c-in");
+        request.stdout = uri(&guest, "c-out");
+    })
+    .await?;
+    guest.start("").await?;
+    Ok((guest, stdin, stdout))
+}
+
 /// A container that runs, with its own streams at `/dev/null`, in a shim that serves streams.
 async fn running(lab: &Lab) -> Result<Rc<Guest>> {
     let guest = serving(lab, Ask::new(&SLEEP)).await?;
