@@ -47,12 +47,11 @@ pub const FILES_STEM: Budget = count("memory::descriptors_of_the_stem", 6);
 /// memory.
 pub const FILES_MORE: Budget = count("memory::descriptors_a_container", 5);
 
-/// `start` itself, the serving process and the stem.
-pub const MADE_BY_ACTION_START: Budget = count("processes::action_start", 3);
+/// `start` itself, the serving process, the stem, and the container's first process, which may come
+/// before it is asked for.
+pub const MADE_UP_TO_CREATE: Budget = count("processes::action_start_and_create", 4);
 /// `start` itself finds the shim of its group.
 pub const MADE_BY_JOINING_START: Budget = count("processes::action_start_in_a_group", 1);
-/// The container's first process.
-pub const MADE_BY_CREATE: Budget = count("processes::create", 1);
 /// That process becomes the program.
 pub const MADE_BY_START: Budget = count("processes::start", 0);
 /// The process that enters the namespaces and becomes the program.
@@ -97,9 +96,8 @@ pub const MEMORY: [Budget; 11] = [
 ];
 
 /// Those that are counted in processes.
-pub const PROCESSES: [Budget; 11] = [
-    MADE_BY_ACTION_START,
-    MADE_BY_CREATE,
+pub const PROCESSES: [Budget; 10] = [
+    MADE_UP_TO_CREATE,
     MADE_BY_START,
     MADE_BY_EXEC,
     MADE_BY_DELETE_OF_EXEC,

@@ -41,9 +41,11 @@ pub(super) async fn measure(stage: &mut Stage, tally: &mut Tally) -> Result<()> 
 
 async fn life(stage: &Stage, made: &mut Made) -> Result<()> {
     let mut subject = Subject::new(stage, None)?;
-    let answer = made.by(&limits::MADE_BY_ACTION_START, subject.action_start(stage)).await?;
-    subject.connect(stage, &answer).await?;
-    made.by(&limits::MADE_BY_CREATE, subject.create(stage)).await?;
+    let created = async {
+        subject.begin(stage).await?;
+        subject.create(stage).await
+    };
+    made.by(&limits::MADE_UP_TO_CREATE, created).await?;
     made.by(&limits::MADE_BY_START, subject.start()).await?;
     made.by(&limits::MADE_BY_EXEC, subject.exec()).await?;
     made.by(&limits::MADE_BY_DELETE_OF_EXEC, subject.delete_exec()).await?;
@@ -59,11 +61,12 @@ async fn joining(stage: &Stage, made: &mut Made) -> Result<()> {
     const GROUP: &str = "processes";
     let mut first = Subject::new(stage, Some(GROUP))?;
     first.begin(stage).await?;
+    first.run(stage).await?;
     let second = Subject::new(stage, Some(GROUP))?;
     made.by(&limits::MADE_BY_JOINING_START, second.action_start(stage)).await?;
     second.action_delete(stage).await?;
     second.discard()?;
-    first.clean_up(stage).await
+    first.end(stage).await
 }
 
 /// The options by which a namespace shares a shim.
