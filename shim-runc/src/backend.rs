@@ -9,7 +9,7 @@ use nix::{
 };
 use oci_spec::runtime::Spec;
 use shim_core::{
-    Backend, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
+    Backend, Container, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
     model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
 };
 
@@ -25,7 +25,7 @@ use crate::{
         seccomp::Cache,
         stem::{self, Stem},
     },
-    features,
+    external, features,
     options::Options,
     record::{self, Record},
     spec,
@@ -60,13 +60,21 @@ impl NativeBackend {
 
 #[async_trait]
 impl Backend for NativeBackend {
-    type Container = NativeContainer;
+    type Container = Box<dyn Container>;
 
     fn about(&self) -> About {
         About {
             name: "io.containerd.native.v2",
             version: env!("CARGO_PKG_VERSION"),
             features: Some(features::document()),
+        }
+    }
+
+    fn features(&self, options: &RuntimeOptions) -> Option<String> {
+        let parsed = Options::parse(Some(options)).unwrap_or_default();
+        match parsed.external {
+            Some(asked) => external::features(&asked),
+            None => self.about().features,
         }
     }
 
@@ -87,18 +95,23 @@ impl Backend for NativeBackend {
         Ok(())
     }
 
-    async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
+    async fn create(&self, request: Create) -> Result<Created<Box<dyn Container>>> {
+        let options = Options::parse(request.options.as_ref())?;
+        if let Some(asked) = &options.external {
+            // In a box of its own: others' creation is not to carry the weight of it.
+            return Box::pin(external::create(&options, asked, request)).await;
+        }
         if request.checkpoint.is_some() {
             return Err(Error::unsupported("restoring a checkpoint"));
         }
         let Some(ready) = &self.ready else {
             return Err(Error::new(Kind::Unavailable, "the backend is not open"));
         };
-        let draft = Draft::of(self, ready, &request)?;
+        let draft = Draft::of(self, ready, &request, options)?;
         let record = Record::begin(&request.bundle, draft.cgroup.path())?;
         let cgroup = draft.cgroup.clone();
         match draft.make(ready, &request, record).await {
-            Ok(created) => Ok(created),
+            Ok(Created { container, init }) => Ok(Created { container: Box::new(container), init }),
             Err(err) => {
                 // What was refused because it is another's must stay.
                 if err.kind() != Kind::FailedPrecondition
@@ -112,8 +125,8 @@ impl Backend for NativeBackend {
         }
     }
 
-    fn clean_up(&self, _id: &ContainerId, bundle: &Bundle) -> Result<()> {
-        record::clean_up(bundle)
+    fn clean_up(&self, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+        record::clean_up(id, bundle)
     }
 }
 
@@ -129,8 +142,12 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(backend: &NativeBackend, ready: &Ready, request: &Create) -> Result<Self> {
-        let options = Options::parse(request.options.as_ref())?;
+    fn of(
+        backend: &NativeBackend,
+        ready: &Ready,
+        request: &Create,
+        options: Options,
+    ) -> Result<Self> {
         let spec = spec::read(&request.bundle)?;
         plan::check(&spec)?;
         let linux = spec.linux().as_ref();
@@ -241,9 +258,15 @@ pub(crate) struct Owner {
 
 impl Owner {
     fn of(options: &Options, uid: Option<u32>) -> Self {
+        let chosen = Self::chosen(options);
+        Self { uid: chosen.uid.or(uid), ..chosen }
+    }
+
+    /// The one that the client names, if it does.
+    pub(crate) fn chosen(options: &Options) -> Self {
         let chosen = |id: u32| (id != 0).then_some(id);
         let is_chosen = options.io_uid != 0;
-        Self { uid: chosen(options.io_uid).or(uid), gid: chosen(options.io_gid), is_chosen }
+        Self { uid: chosen(options.io_uid), gid: chosen(options.io_gid), is_chosen }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 
 use oci_spec::runtime::{
-    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, Spec,
+    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespaceType,
+    LinuxResources, Spec,
 };
 use serde_json::Value;
 use shim_core::{Context, Error, Result, model::Bundle};
@@ -48,6 +49,15 @@ fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
         });
     }
     unknown
+}
+
+/// Whether the container gets a pid namespace of its own, with which its processes end.
+pub(crate) fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 /// The resources of a container: the spec's, and the devices that every container may use.

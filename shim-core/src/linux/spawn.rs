@@ -141,8 +141,7 @@ fn find<'a>(name: &str, environment: impl Iterator<Item = &'a String>) -> String
         return name.to_owned();
     }
     let path = environment.filter_map(|pair| pair.strip_prefix("PATH=")).last();
-    find_program(name, path.unwrap_or_default())
-        .unwrap_or_else(|| name.to_owned())
+    find_program(name, path.unwrap_or_default()).unwrap_or_else(|| name.to_owned())
 }
 
 /// The first executable file of a name in the directories of a `PATH`, as execvp(3) finds it; an

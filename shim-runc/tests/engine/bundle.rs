@@ -17,7 +17,6 @@ use shim_core::{
     Backend, Container, Create, Created, Error, Exec, Init, Process, Streams,
     model::{Bundle, ContainerId, ExecId, ExitStatus, RuntimeOptions},
 };
-use shim_runc::NativeContainer;
 use tempfile::TempDir;
 
 use crate::Bench;
@@ -33,9 +32,8 @@ pub(crate) struct Made {
 }
 
 /// A container and what it prints.
-#[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) container: NativeContainer,
+    pub(crate) container: Box<dyn Container>,
     pub(crate) init: Option<Process>,
     pub(crate) output: Option<OwnedFd>,
     pub(crate) input: Option<OwnedFd>,
