@@ -5,6 +5,7 @@ use std::{
     ffi::{CString, OsStr, OsString},
     fs::{self, File},
     io::{Read, Seek, Write},
+    mem,
     os::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt, OsStringExt},
@@ -13,10 +14,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use nix::sys::signal::{Signal, kill, killpg};
 use shim_core::{
-    Context, Error, Result, Streams,
+    Context, Error, Kind, Result, Streams,
     linux::{Program, Reaper, given_files, spawn_program},
-    model::{Bundle, ExitStatus},
+    model::{Bundle, ExitStatus, Pid},
 };
 
 use super::{
@@ -71,6 +73,7 @@ impl Caller {
     /// What the runtime has logged last, else what it has printed, else how it ended.
     pub(super) async fn call(&self, line: Line, io: Io) -> Result<String> {
         let scratch = Scratch(self.bundle.join(format!("runtime-{}.log", number())));
+        let verb = line.first().map(|verb| verb.to_string_lossy().into_owned()).unwrap_or_default();
         let mut arguments = cli::global(&self.runtime, &scratch.0);
         arguments.extend(line);
         let called = run(&self.runtime, &self.reaper, arguments, &self.bundle, io).await;
@@ -78,9 +81,13 @@ impl Caller {
         if status == ExitStatus::Code(0) {
             return Ok(output.map_or_else(String::new, text));
         }
+        let printed = errors.map(printed).unwrap_or_default();
         let err = match log::last_error(&scratch.0) {
             Some(message) => Error::new(log::kind(&message), message),
-            None => Error::other(ending(status) + &errors.map(printed).unwrap_or_default()),
+            None if log::is_usage(&printed) => {
+                Error::new(Kind::Unsupported, format!("it has no command {verb:?}"))
+            }
+            None => Error::other(ending(status) + &printed),
         };
         Err(err.context(self.runtime.name()))
     }
@@ -120,12 +127,26 @@ async fn run(
         dies_with_us: true,
         files: given_files(),
     };
-    let (_, exit, gate) = spawn_program(reaper, &program)?;
+    let (pid, exit, gate) = spawn_program(reaper, &program)?;
     // A copy of ours would keep the container's streams open.
     drop(program);
+    // Behind the exit, so that it goes first: until then the number is the command's.
+    let unwanted = Unwanted(pid);
     let opened = gate.open().await;
     let exit = exit.await;
+    mem::forget(unwanted);
     opened.map(|()| (exit.status, output, errors))
+}
+
+/// Ends a command that nobody waits for any more, with what it has started itself.
+struct Unwanted(Pid);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.raw());
+        // It has no group of its own before it runs.
+        let _ = killpg(pid, Signal::SIGKILL).or_else(|_| kill(pid, Signal::SIGKILL));
+    }
 }
 
 /// What the shim was started with, but for what runtimes pass on to containers of systemd's.

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,8 +16,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shim_core::{
     Checkpoint, Container, Context, Error, Exec, Kind, Process, Result, Streams, Target, Update,
     backend::ExitFuture,
-    linux::signal_pidfd,
+    linux::{signal_pidfd, watch_for},
     model::{Bundle, ContainerId, ExecId, Pid, Signal, Stats},
+};
+use tokio::{
+    io::Interest,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -30,6 +35,13 @@ use crate::{
     engine::{cgroup::Cgroup, oom::OomWatch},
     record::Record,
 };
+
+/// How long a command may go on when the container has ended: one that hangs would keep that from
+/// being told.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the runtime may take to kill, before the kernel is asked.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A container that another runtime has made, or is to restore.
 #[derive(Debug)]
@@ -121,7 +133,7 @@ impl ExternalContainer {
 
     /// Removes what a creation has left that failed, and a cgroup that was not there before.
     pub(super) async fn undo(&self, cgroup: Option<&Cgroup>) {
-        if let Err(err) = self.command(cli::force_delete(&self.parts.id)).await {
+        if let Err(err) = self.force_delete().await {
             log::debug!("after a failed create: {err:#}");
         }
         let Some(cgroup) = cgroup.filter(|cgroup| cgroup.exists()) else { return };
@@ -137,6 +149,9 @@ impl ExternalContainer {
         let (caller, id) = (self.parts.caller.clone(), self.parts.id.clone());
         Box::pin(async move {
             let exit = exit.await;
+            if !caller.runtime.knows(&id) {
+                return exit;
+            }
             if let Err(err) = caller.call(cli::kill_all(&id, Signal::KILL), Io::Kept).await {
                 log::debug!("kill what the init process left: {err:#}");
             }
@@ -148,12 +163,43 @@ impl ExternalContainer {
         self.parts.caller.call(line, Io::Kept).await.map(drop)
     }
 
-    /// Signals the init process, or all.
+    /// Does what makes sense only as long as the container lives.
+    async fn in_life<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(life) = self.life.get() else { return work.await };
+        let over = async {
+            life.until_end().await;
+            sleep(GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = over => {
+                let why = "the container has ended, and its runtime does not come to an end";
+                Err(Error::new(Kind::FailedPrecondition, why))
+            }
+        }
+    }
+
+    /// Deletes what the runtime knows of the container, whatever state that is in.
+    async fn force_delete(&self) -> Result<()> {
+        let Parts { caller, id, .. } = &self.parts;
+        if caller.runtime.knows(id) { self.command(cli::force_delete(id)).await } else { Ok(()) }
+    }
+
+    /// Signals the init process, or all, as long as that one lives.
     async fn signal(&self, line: Line, signal: Signal) -> Result<()> {
-        let Err(err) = self.command(line).await else { return Ok(()) };
-        let Some(life) = self.life.get() else { return Err(err) };
+        let ended = || Error::not_found("process already finished");
+        let life = self.life.get().filter(|life| !has_ended(&life.pidfd)).ok_or_else(ended)?;
+        // Signal 0 only asks that, and runsc does not know it.
+        if signal.number() == 0 {
+            return Ok(());
+        }
+        let limit = if signal == Signal::KILL { KILL_LIMIT } else { Duration::MAX };
+        let sent = timeout(limit, self.in_life(self.command(line))).await;
+        let late = |_| Err(Error::new(Kind::TimedOut, "the runtime does not come to an end"));
+        let Err(err) = sent.unwrap_or_else(late) else { return Ok(()) };
         if has_ended(&life.pidfd) {
-            return Err(Error::not_found("process already finished"));
+            return Err(ended());
         }
         if signal != Signal::KILL {
             return Err(err);
@@ -170,7 +216,8 @@ impl ExternalContainer {
             Some(Running { pidfd, inner: None }) => return signal_pidfd(pidfd, signal),
             Some(Running { inner: Some(inner), .. }) => *inner,
         };
-        let signalled = self.command(cli::kill_inner(&self.parts.id, inner.get(), signal)).await;
+        let line = cli::kill_inner(&self.parts.id, inner.get(), signal);
+        let signalled = self.in_life(self.command(line)).await;
         let ended = self.execs().get(id).is_none_or(|exec| has_ended(&exec.pidfd));
         if signalled.is_err() && ended {
             return Err(Error::not_found("process already finished"));
@@ -196,7 +243,7 @@ impl ExternalContainer {
 #[async_trait]
 impl Container for ExternalContainer {
     async fn start(&self) -> Result<()> {
-        self.command(cli::start(&self.parts.id)).await
+        self.in_life(self.command(cli::start(&self.parts.id))).await
     }
 
     async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()> {
@@ -209,7 +256,7 @@ impl Container for ExternalContainer {
         if signal == Signal::KILL && self.paused.load(Ordering::Relaxed) {
             // On cgroup v1 a frozen process ends only when it is thawed. Runtimes that do so by
             // themselves find it done.
-            if let Err(err) = self.command(cli::resume(id)).await {
+            if let Err(err) = self.in_life(self.command(cli::resume(id))).await {
                 log::debug!("thaw what was killed: {err:#}");
             }
         }
@@ -217,14 +264,15 @@ impl Container for ExternalContainer {
     }
 
     async fn delete(&self) -> Result<()> {
-        let id = &self.parts.id;
+        let Parts { caller, id, .. } = &self.parts;
         let is_live = self.life.get().is_some_and(|life| !has_ended(&life.pidfd));
-        let deleted =
-            if is_live { Err(()) } else { self.command(cli::delete(id)).await.map_err(drop) };
-        if deleted.is_err() {
-            // It may not know the container any more, which is no failure of this.
-            self.command(cli::force_delete(id)).await.context("delete")?;
+        if !is_live
+            && caller.runtime.knows(id)
+            && let Err(err) = self.command(cli::delete(id)).await
+        {
+            log::debug!("delete {id}, by force next: {err:#}");
         }
+        self.force_delete().await.context("delete")?;
         self.saved().take();
         Record::erase(&self.parts.bundle);
         Ok(())
@@ -241,7 +289,8 @@ impl Container for ExternalContainer {
         let inner_file = inner.as_ref().map(|file| file.0.as_path());
         backend::streams(&streams, *owner)?;
         let line = |told: &cli::Told| cli::exec(container, &spec.0, inner_file, told);
-        let Left { process, pidfd } = caller.leave(&name, streams, line).await?;
+        let left = self.in_life(caller.leave(&name, streams, line)).await?;
+        let Left { process, pidfd } = left;
         let inner = inner.and_then(|file| read_pid(&file.0).ok());
         self.execs().insert(id.clone(), Running { pidfd, inner });
         let execs = Arc::clone(&self.execs);
@@ -254,13 +303,13 @@ impl Container for ExternalContainer {
     }
 
     async fn pause(&self) -> Result<()> {
-        self.command(cli::pause(&self.parts.id)).await?;
+        self.in_life(self.command(cli::pause(&self.parts.id))).await?;
         self.paused.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     async fn resume(&self) -> Result<()> {
-        self.command(cli::resume(&self.parts.id)).await?;
+        self.in_life(self.command(cli::resume(&self.parts.id))).await?;
         self.paused.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -268,11 +317,12 @@ impl Container for ExternalContainer {
     async fn update(&self, request: &Update) -> Result<()> {
         let Some(resources) = &request.resources else { return Ok(()) };
         let input = Io::Input(serde_json::to_vec(resources)?);
-        self.parts.caller.call(cli::update(&self.parts.id), input).await.map(drop)
+        let call = self.parts.caller.call(cli::update(&self.parts.id), input);
+        self.in_life(call).await.map(drop)
     }
 
     async fn checkpoint(&self, request: &Checkpoint) -> Result<()> {
-        self.command(cli::checkpoint(&self.parts.id, request)).await
+        self.in_life(self.command(cli::checkpoint(&self.parts.id, request))).await
     }
 
     async fn restore(&self) -> Result<Process> {
@@ -302,7 +352,24 @@ impl Container for ExternalContainer {
     }
 
     async fn pids(&self) -> Result<Vec<Pid>> {
-        self.cgroup("pids")?.pids()
+        // Those of a sandbox have no number here.
+        match self.life.get() {
+            Some(Life { is_sandbox: true, .. }) => Err(Error::unsupported("pids")),
+            _ => self.cgroup("pids")?.pids(),
+        }
+    }
+}
+
+impl Life {
+    /// Waits for the end of the init process, whoever collects it.
+    async fn until_end(&self) {
+        let watched = self.pidfd.try_clone().map_err(Error::from);
+        let watched = watched.and_then(|pidfd| watch_for(pidfd, Interest::READABLE));
+        match &watched {
+            Ok(pidfd) => drop(pidfd.readable().await),
+            // Without that news nothing is cut short.
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

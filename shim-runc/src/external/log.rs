@@ -1,8 +1,8 @@
 //! What a runtime has to say about its failure: the one outside text that is read for its meaning.
 //!
-//! It logs JSON, an object for each message: runc and crun one a line, runsc without an end between
-//! them, youki with `message` for `msg`. One that is told `--log-format json` may write text all
-//! the same.
+//! It logs JSON, an object for each message: runc one a line, crun one over many lines, runsc
+//! without an end between them, youki with `message` for `msg`. One that is told `--log-format json`
+//! may write text all the same.
 
 use std::{
     fs::File,
@@ -47,36 +47,46 @@ pub(super) fn last_error(path: &Path) -> Option<String> {
 
 fn of_text(text: &str) -> Option<String> {
     let mut found = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        match of_json(line) {
-            Ok(Some(message)) => found = Some(message),
-            Ok(None) => {}
-            Err(()) => found = of_words(line).or(found),
-        }
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let length = match of_json(rest) {
+            Some((entry, length)) => {
+                found = entry.grave().or(found);
+                length
+            }
+            None => {
+                let line = rest.lines().next().unwrap_or_default();
+                found = of_words(line.trim_end()).or(found);
+                line.len()
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default().trim_start();
     }
     found.map(shortened)
 }
 
-/// The last error among the objects of a line; an error when there is none of them.
-fn of_json(line: &str) -> Result<Option<String>, ()> {
-    let mut found = None;
-    let mut is_json = false;
-    for entry in serde_json::Deserializer::from_str(line).into_iter::<Entry>() {
-        let Ok(Entry { level, msg, fields }) = entry else { break };
-        is_json = true;
-        let message = if msg.is_empty() { fields.message } else { msg };
-        if is_grave(&level) && !message.is_empty() {
-            found = Some(message);
-        }
+/// The object at the beginning of a text, and its length.
+fn of_json(text: &str) -> Option<(Entry, usize)> {
+    // Numbers and strings would do, too, for all that the parser knows.
+    text.starts_with('{').then_some(())?;
+    let mut entries = serde_json::Deserializer::from_str(text).into_iter::<Entry>();
+    let entry = entries.next()?.ok()?;
+    Some((entry, entries.byte_offset()))
+}
+
+impl Entry {
+    fn grave(self) -> Option<String> {
+        let message = if self.msg.is_empty() { self.fields.message } else { self.msg };
+        (is_grave(&self.level) && !message.is_empty()).then_some(message)
     }
-    if is_json { Ok(found) } else { Err(()) }
 }
 
 /// `time="…" level=error msg="…"`, or a line that is no such thing.
 fn of_words(line: &str) -> Option<String> {
     let Some((head, tail)) = line.split_once(" msg=") else {
-        // Half an object at the beginning of what is looked at says nothing.
-        return (!line.ends_with('}')).then(|| line.to_owned());
+        // Half an object, at the beginning of what is looked at or at its end, says nothing.
+        let is_torn = line.starts_with(['{', '"', '}']) || line.ends_with('}');
+        return (!is_torn).then(|| line.to_owned());
     };
     let level = head.split(' ').find_map(|word| word.strip_prefix("level="))?;
     // It is quoted as Go quotes, which is near enough to JSON's way.
@@ -107,6 +117,11 @@ pub(super) fn kind(message: &str) -> Kind {
     let said = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     let found = sentences.into_iter().find(|(_, parts)| said(parts));
     found.map_or(Kind::Other, |(kind, _)| kind)
+}
+
+/// Whether what was printed explains how a runtime is called, for want of a verb.
+pub(super) fn is_usage(printed: &str) -> bool {
+    printed.trim_start_matches([':', ' ']).starts_with("Usage:")
 }
 
 /// Of runc, crun, youki and runsc, each in its own words.
@@ -150,6 +165,12 @@ mod tests {
             ("runtime: no such flag\n\n", Some("runtime: no such flag")),
             ("\"level\":\"error\",\"msg\":\"half\"}\n{\"level\":\"debug\",\"msg\":\"d\"}", None),
             ("{\"level\":\"debug\",\"msg\":\"d\"}\n", None),
+            (
+                "{\n  \"msg\": \"over lines\",\n  \"level\": \"error\"\n}\n{\n  \"msg\": \"w\",\n  \
+                 \"level\": \"warning\"\n}\n",
+                Some("over lines"),
+            ),
+            ("  \"level\": \"error\",\n  \"time\": \"t\"\n}\n", None),
             ("{\"level\":\"error\",\"msg\":\"cut\"}{\"level\":\"err", Some("cut")),
             ("", None),
         ] {

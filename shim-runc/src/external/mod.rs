@@ -95,6 +95,9 @@ pub(crate) async fn create(
 /// # Errors
 /// Why it did not; what the shim knows by itself is still to be removed.
 pub(crate) fn clean_up(runtime: &Runtime, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+    if !runtime.knows(id) {
+        return Ok(());
+    }
     let delete = alone(async |reaper| {
         let caller = Caller::new(runtime.clone(), reaper, bundle);
         caller.call(cli::force_delete(id), Io::Kept).await.map(drop)

@@ -1,7 +1,7 @@
 //! Which runtime drives a container, and where it keeps its state.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -69,9 +69,16 @@ impl Runtime {
         self.binary.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Whether it has a container of that id already, as far as its state's place tells.
+    /// Whether it has a container of that id, as its state's place tells: a directory, or with runsc
+    /// a file. Ask before what must not hit another, for runsc takes the beginning of an id for the
+    /// whole.
     pub(super) fn knows(&self, id: &ContainerId) -> bool {
-        self.root.join(id).exists()
+        if self.root.join(id).exists() {
+            return true;
+        }
+        let start = format!("{id}_sandbox:");
+        let mut entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()))
     }
 }
 
@@ -107,6 +114,19 @@ mod tests {
         let runtime = asked("/bin/sh").unwrap();
         assert_eq!((runtime.binary.as_path(), runtime.name().as_str()), ("/bin/sh".as_ref(), "sh"));
         assert_eq!(runtime.root, Path::new("/run/containerd/runc/k8s.io"));
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_whole_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runtime = asked("sh").unwrap();
+        runtime.root = dir.path().to_owned();
+        let knows = |id: &str| runtime.knows(&ContainerId::parse(id).unwrap());
+        assert!(!knows("c1"));
+        fs::create_dir(dir.path().join("c10")).unwrap();
+        fs::write(dir.path().join("g10_sandbox:g10.state"), "").unwrap();
+        assert!(knows("c10") && knows("g10"));
+        assert!(!knows("c1") && !knows("g1"));
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub(crate) struct Running {
     pub(crate) _bundle: Arc<TempDir>,
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("init", &self.init).finish_non_exhaustive()
+    }
+}
+
 impl Made {
     /// A bundle whose process is a shell script.
     pub(crate) fn script(script: &str) -> Self {
