@@ -243,7 +243,13 @@ impl ExternalContainer {
 #[async_trait]
 impl Container for ExternalContainer {
     async fn start(&self) -> Result<()> {
-        self.in_life(self.command(cli::start(&self.parts.id))).await
+        let started = self.in_life(self.command(cli::start(&self.parts.id))).await;
+        if let (Err(_), Some(life)) = (&started, self.life.get()) {
+            // Clients delete what has failed to start, and only when it has stopped. One that has
+            // ended by itself needs no signal.
+            let _ = signal_pidfd(&life.pidfd, Signal::KILL);
+        }
+        started
     }
 
     async fn kill(&self, target: Target<'_>, signal: Signal) -> Result<()> {

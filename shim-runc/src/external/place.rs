@@ -28,32 +28,51 @@ pub(super) fn is_sandbox(pid: Pid) -> bool {
 
 /// The path in one `/proc/PID/cgroup` (cgroups(7)), unless it leads to the other's or above.
 fn apart<'a>(theirs: &'a str, ours: &str) -> Option<&'a str> {
-    let path = path(theirs)?;
-    let own = path_of(ours, controllers(theirs, path)?).unwrap_or_default();
-    let is_above = own
-        .strip_prefix(path)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || path == "/");
+    let v1 = |asked: &&str| {
+        entries(theirs).find(|(names, _)| names.split(',').any(|name| name == *asked))
+    };
+    let unified = || entries(theirs).find(|(names, _)| names.is_empty());
+    let (hierarchy, path) = ASKED.iter().find_map(v1).or_else(unified)?;
+    let own = entries(ours).find(|(names, _)| *names == hierarchy)?.1;
+    let is_above = path == "/"
+        || own.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     (!is_above).then_some(path)
 }
 
-fn path(text: &str) -> Option<&str> {
-    let v1 = |asked: &&str| {
-        let mut found = entries(text);
-        found.find(|(names, _)| names.split(',').any(|name| name == *asked))
-    };
-    let found = ASKED.iter().find_map(v1).or_else(|| entries(text).find(|(n, _)| n.is_empty()));
-    found.map(|(_, path)| path)
-}
-
-/// The hierarchy in which a path stands.
-fn controllers<'a>(text: &'a str, path: &str) -> Option<&'a str> {
-    entries(text).find(|(_, other)| *other == path).map(|(names, _)| names)
-}
-
-fn path_of<'a>(text: &'a str, names: &str) -> Option<&'a str> {
-    entries(text).find(|(other, _)| *other == names).map(|(_, path)| path)
-}
-
+/// The controllers and the path of each line.
 fn entries(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_is_the_containers_own_or_none() {
+        let ours = "2:cpu,cpuacct:/a\n1:memory:/a/shim\n0::/\n";
+        for (theirs, expected) in [
+            ("2:cpu,cpuacct:/b\n1:memory:/ns/c1\n0::/\n", Some("/ns/c1")),
+            ("2:cpu,cpuacct:/b\n0::/\n", Some("/b")),
+            // The shim's own, one above it, the root: others live there.
+            ("1:memory:/a/shim\n", None),
+            ("1:memory:/a\n", None),
+            ("1:memory:/\n", None),
+            ("1:memory:/a/sh\n", Some("/a/sh")),
+            ("1:memory:/a/shim/c1\n", Some("/a/shim/c1")),
+            ("1:memory:/with:colon\n", Some("/with:colon")),
+            ("9:net_cls:/x\n", None),
+            ("", None),
+        ] {
+            assert_eq!(apart(theirs, ours), expected, "{theirs}");
+        }
+        assert_eq!(apart("0::/slice/c1.scope\n", "0::/system.slice/c\n"), Some("/slice/c1.scope"));
+        assert_eq!(apart("0::/system.slice\n", "0::/system.slice/c\n"), None);
+    }
+
+    #[test]
+    fn a_plain_process_is_no_sandbox() {
+        let own = Pid::new(std::process::id().cast_signed()).unwrap();
+        assert!(!is_sandbox(own));
+    }
 }
