@@ -4,6 +4,8 @@
 //! lifecycle, the locks, the stdio, the events and the exits. When a method here is called, its
 //! request has been parsed and is legal in the current state.
 
+mod boxed;
+
 use std::{collections::HashMap, fmt, future::Future, os::fd::OwnedFd, path::PathBuf, pin::Pin};
 
 use async_trait::async_trait;
@@ -26,6 +28,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Names the backend for `-v`, `-info` and the logs.
     fn about(&self) -> About;
+
+    /// The features document for these options of the runtime, as JSON; without a word here that of
+    /// [`Backend::about`].
+    fn features(&self, _options: &RuntimeOptions) -> Option<String> {
+        self.about().features
+    }
 
     /// Tells which containers share a shim, if the runtime's options say so. Called in the process
     /// that starts the shim; without a word here `SHIM_GROUPING` of the environment counts.
@@ -90,6 +98,8 @@ pub trait Backend: Send + Sync + 'static {
 ///
 /// Methods take `&self`: different processes of a container may be worked on at once. Two calls
 /// about the same process never overlap, but for `kill`.
+///
+/// A backend with several kinds of containers boxes them: `Box<dyn Container>` is one, too.
 #[async_trait]
 pub trait Container: Send + Sync + 'static {
     /// Lets the init process run the user's program.

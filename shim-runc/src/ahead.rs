@@ -63,8 +63,10 @@ impl Ahead {
         filters: &Cache,
     ) -> Option<Self> {
         let Coming { id, bundle, options } = coming;
+        let is_ours = |options: &Options| options.external.is_none();
+        let is_ours = Options::parse_all(options).is_ok_and(|all| all.iter().all(is_ours));
         // A record says that the container is there, whoever made it.
-        if Record::is_there(bundle) || Options::parse_all(options).is_err() {
+        if Record::is_there(bundle) || !is_ours {
             return None;
         }
         launcher.warm_up().await;

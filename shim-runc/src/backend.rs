@@ -12,7 +12,8 @@ use nix::{
 };
 use oci_spec::runtime::Spec;
 use shim_core::{
-    Backend, Coming, Context, Create, Created, Error, Host, Kind, Process, Result, Streams,
+    Backend, Coming, Container, Context, Create, Created, Error, Host, Kind, Process, Result,
+    Streams,
     model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
 };
 
@@ -29,7 +30,7 @@ use crate::{
         seccomp::Cache,
         stem::{self, Stem},
     },
-    features,
+    external, features,
     ground::{self, Ground},
     options::Options,
     record, spec,
@@ -66,13 +67,21 @@ impl NativeBackend {
 
 #[async_trait]
 impl Backend for NativeBackend {
-    type Container = NativeContainer;
+    type Container = Box<dyn Container>;
 
     fn about(&self) -> About {
         About {
             name: "io.containerd.native.v2",
             version: env!("CARGO_PKG_VERSION"),
             features: Some(features::document()),
+        }
+    }
+
+    fn features(&self, options: &RuntimeOptions) -> Option<String> {
+        let parsed = Options::parse(Some(options)).unwrap_or_default();
+        match parsed.external {
+            Some(asked) => external::features(&asked),
+            None => self.about().features,
         }
     }
 
@@ -105,13 +114,21 @@ impl Backend for NativeBackend {
         }
     }
 
-    async fn create(&self, request: Create) -> Result<Created<NativeContainer>> {
+    async fn create(&self, request: Create) -> Result<Created<Box<dyn Container>>> {
+        let options = Options::parse(request.options.as_ref());
+        if let Ok(options) = &options
+            && let Some(asked) = &options.external
+        {
+            self.abandon(&request.id).await;
+            // In a box of its own: others' creation is not to carry the weight of it.
+            return Box::pin(external::create(options, asked, request)).await;
+        }
         let ahead = match self.begun(&request.id) {
             Some(ahead) => ahead.fit(&request).await,
             None => None,
         };
         let (spec, begun) = ahead.unzip();
-        let (ready, draft) = match self.draft(&request, spec) {
+        let (ready, draft) = match self.draft(&request, options, spec) {
             Ok(drafted) => drafted,
             Err(err) => {
                 if let Some(begun) = begun {
@@ -125,7 +142,7 @@ impl Backend for NativeBackend {
             None => Begun::without_process(&request, &draft.spec, &ready.host)?,
         };
         match draft.make(ready, &request, &ground, first).await {
-            Ok(created) => Ok(created),
+            Ok(Created { container, init }) => Ok(Created { container: Box::new(container), init }),
             Err(err) => {
                 ground.abandon().await;
                 Err(err)
@@ -133,8 +150,8 @@ impl Backend for NativeBackend {
         }
     }
 
-    fn clean_up(&self, _id: &ContainerId, bundle: &Bundle) -> Result<()> {
-        record::clean_up(bundle)
+    fn clean_up(&self, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+        record::clean_up(id, bundle)
     }
 }
 
@@ -148,14 +165,20 @@ impl NativeBackend {
         self.ahead.lock().expect("nobody panics with it locked")
     }
 
-    fn draft(&self, request: &Create, spec: Option<Box<Spec>>) -> Result<(&Ready, Draft)> {
+    fn draft(
+        &self,
+        request: &Create,
+        options: Result<Options>,
+        spec: Option<Box<Spec>>,
+    ) -> Result<(&Ready, Draft)> {
+        let options = options?;
         if request.checkpoint.is_some() {
             return Err(Error::unsupported("restoring a checkpoint"));
         }
         let ready = self.ready.as_ref();
         let ready =
             ready.ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))?;
-        Ok((ready, Draft::of(self, ready, request, spec)?))
+        Ok((ready, Draft::of(self, ready, request, options, spec)?))
     }
 }
 
@@ -175,11 +198,10 @@ impl Draft {
         backend: &NativeBackend,
         ready: &Ready,
         request: &Create,
+        options: Options,
         spec: Option<Box<Spec>>,
     ) -> Result<Self> {
-        let options = Options::parse(request.options.as_ref())?;
-        let read = || spec::parse(&request.bundle, &spec::text(&request.bundle)?);
-        let spec = spec.map_or_else(read, Ok)?;
+        let spec = spec.map_or_else(|| spec::read(&request.bundle), Ok)?;
         plan::check(&spec)?;
         let cgroup = ground::cgroup(&spec, &ready.host.namespace, &request.id)?;
         let filter = spec::filter(&spec, &backend.filters)?;
@@ -290,9 +312,15 @@ pub(crate) struct Owner {
 
 impl Owner {
     fn of(options: &Options, uid: Option<u32>) -> Self {
+        let chosen = Self::chosen(options);
+        Self { uid: chosen.uid.or(uid), ..chosen }
+    }
+
+    /// The one that the client names, if it does.
+    pub(crate) fn chosen(options: &Options) -> Self {
         let chosen = |id: u32| (id != 0).then_some(id);
         let is_chosen = options.io_uid != 0;
-        Self { uid: chosen(options.io_uid).or(uid), gid: chosen(options.io_gid), is_chosen }
+        Self { uid: chosen(options.io_uid), gid: chosen(options.io_gid), is_chosen }
     }
 }
 

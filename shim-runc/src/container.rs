@@ -32,7 +32,7 @@ use crate::{
 
 /// A container that the engine has made.
 #[derive(Debug)]
-pub struct NativeContainer {
+pub(crate) struct NativeContainer {
     launcher: Launcher,
     cgroup: Cgroup,
     namespaces: Namespaces,

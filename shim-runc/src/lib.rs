@@ -1,12 +1,14 @@
 //! Containers made by the shim itself: namespaces, cgroups, mounts and seccomp, without `runc`.
 //!
 //! [`NativeBackend`] is a [`Backend`](shim_core::Backend) for shim-core, which does everything
-//! else. `backend` and `container` are its verbs, `engine` is where the kernel work is.
+//! else. `backend` and `container` are its verbs, `engine` is where the kernel work is. `external`
+//! has another OCI runtime do it, where the options name one.
 
 mod ahead;
 mod backend;
 mod container;
 mod engine;
+mod external;
 mod features;
 mod ground;
 mod options;
@@ -14,4 +16,3 @@ mod record;
 mod spec;
 
 pub use backend::NativeBackend;
-pub use container::NativeContainer;

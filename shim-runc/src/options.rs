@@ -14,6 +14,8 @@ use shim_core::{
 };
 use shim_protos::{protobuf::Message, runc, runctypes, runtimeoptions};
 
+use crate::external::Asked;
+
 const RUNC: &str = "containerd.runc.v1.Options";
 /// What `ctr` of containerd 1.x sends to a runtime that is not named after runc.
 const LEGACY: &str = "containerd.linux.runc.CreateOptions";
@@ -31,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) io_uid: u32,
     /// The group id that the ends of pipes get.
     pub(crate) io_gid: u32,
+    /// The runtime that is to make the container.
+    pub(crate) external: Option<Box<Asked>>,
 }
 
 /// The TOML that CRI passes on: keys as in containerd's own configuration.
@@ -52,8 +56,14 @@ struct Toml {
     binary_name: String,
     #[serde(alias = "systemd_cgroup")]
     systemd_cgroup: bool,
+    #[serde(alias = "root")]
+    root: String,
+    #[serde(alias = "criu_path")]
+    criu_path: String,
     #[serde(alias = "criu_image_path")]
     criu_image_path: String,
+    #[serde(alias = "criu_work_path")]
+    criu_work_path: String,
     /// Chosen by the framework, before there is a request.
     #[serde(alias = "grouping")]
     grouping: String,
@@ -94,20 +104,34 @@ impl Options {
 
     fn of(options: Toml) -> Result<Self> {
         options.sharing()?;
+        // What only another runtime can do.
         let refused = [
             (options.systemd_cgroup, "SystemdCgroup: cgroups are made without systemd"),
-            (!options.binary_name.is_empty(), "BinaryName: containers are made without a runtime"),
             (!options.criu_image_path.is_empty(), "CriuImagePath: checkpoints can't be restored"),
         ];
-        if let Some((_, what)) = refused.iter().find(|(is_set, _)| *is_set) {
+        let refused = refused.iter().find(|(is_set, _)| *is_set && options.binary_name.is_empty());
+        if let Some((_, what)) = refused {
             return Err(Error::new(Kind::Unsupported, format!("option {what}")));
         }
         let Toml { no_pivot_root, no_new_keyring, io_uid, io_gid, .. } = options;
-        Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid })
+        let external = options.external().map(Box::new);
+        Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid, external })
     }
 }
 
 impl Toml {
+    fn external(self) -> Option<Asked> {
+        let path = |path: String| (!path.is_empty()).then(|| path.into());
+        (!self.binary_name.is_empty()).then(|| Asked {
+            binary_name: self.binary_name,
+            root: self.root,
+            systemd_cgroup: self.systemd_cgroup,
+            criu_path: self.criu_path,
+            criu_image_path: path(self.criu_image_path),
+            criu_work_path: path(self.criu_work_path),
+        })
+    }
+
     fn sharing(&self) -> Result<Option<Sharing>> {
         let word = Some(self.grouping.as_str()).filter(|word| !word.is_empty());
         word.map(|word| word.parse().context("option Grouping")).transpose()
@@ -127,8 +151,11 @@ impl Toml {
                     io_uid: message.io_uid,
                     io_gid: message.io_gid,
                     binary_name: message.binary_name,
+                    root: message.root,
                     systemd_cgroup: message.systemd_cgroup,
+                    criu_path: message.criu_path,
                     criu_image_path: message.criu_image_path,
+                    criu_work_path: message.criu_work_path,
                     ..Self::default()
                 })
             }
@@ -282,8 +309,32 @@ mod tests {
     }
 
     #[test]
+    fn a_runtime_is_asked_for_in_both_shapes() {
+        let asked = Asked {
+            binary_name: "crun".to_owned(),
+            root: "/run/x".to_owned(),
+            systemd_cgroup: true,
+            criu_path: "/criu".to_owned(),
+            criu_image_path: Some("/image".into()),
+            criu_work_path: Some("/work".into()),
+        };
+        let body = "BinaryName = \"crun\"\nRoot = \"/run/x\"\nSystemdCgroup = true\n\
+                    CriuPath = \"/criu\"\nCriuImagePath = \"/image\"\nCriuWorkPath = \"/work\"\n\
+                    TaskApiAddress = \"unix:///x\"\nTaskApiVersion = 3\n";
+        assert_eq!(generic(body).unwrap().external.as_deref(), Some(&asked));
+        let mut message = runc::Options::new();
+        (message.binary_name, message.root) = ("crun".into(), "/run/x".into());
+        (message.systemd_cgroup, message.criu_path) = (true, "/criu".into());
+        (message.criu_image_path, message.criu_work_path) = ("/image".into(), "/work".into());
+        let (type_url, value) = (RUNC.to_owned(), message.write_to_bytes().unwrap());
+        let options = Options::parse(Some(&RuntimeOptions { type_url, value })).unwrap();
+        assert_eq!(options.external.as_deref(), Some(&asked));
+        assert_eq!(generic("Root = \"/run/x\"").unwrap().external, None);
+    }
+
+    #[test]
     fn what_is_not_offered_is_refused() {
-        for body in ["SystemdCgroup = true", "BinaryName = \"/usr/bin/crun\""] {
+        for body in ["SystemdCgroup = true", "CriuImagePath = \"/image\""] {
             assert_eq!(generic(body).unwrap_err().kind(), Kind::Unsupported, "{body}");
         }
         assert_eq!(

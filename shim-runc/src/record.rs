@@ -14,11 +14,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shim_core::{
     Context, Error, Kind, Result,
-    linux::{open_pid, signal_pidfd, start_time, wait_gone},
-    model::{Bundle, Pid, Signal},
+    linux::{kill_recorded, open_pid, signal_pidfd, start_time, wait_gone},
+    model::{Bundle, ContainerId, Pid, Signal},
 };
 
-use crate::engine::cgroup::{Cgroup, CgroupPath};
+use crate::{
+    engine::cgroup::{Cgroup, CgroupPath},
+    external::{self, Runtime},
+};
 
 const FILE: &str = "native.json";
 /// containerd gives `delete` five seconds.
@@ -34,6 +37,8 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
+    /// The runtime that has made it, if the shim did not.
+    Runtime(Runtime),
     /// The path of its cgroup below the root of each hierarchy. It may be another's yet, and then is
     /// not touched.
     Cgroup(String),
@@ -49,6 +54,7 @@ struct Traces {
     cgroup: String,
     is_made: bool,
     init: Option<Init>,
+    runtime: Option<Runtime>,
 }
 
 /// A process that can be told from another one of the same pid.
@@ -74,6 +80,14 @@ impl Record {
         let record = Self { file };
         record.add(&Line::Cgroup(cgroup.as_str().to_owned()))?;
         Ok(record)
+    }
+
+    /// Adds the runtime that makes the container.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn driven_by(&self, runtime: &Runtime) -> Result<()> {
+        self.add(&Line::Runtime(runtime.clone()))
     }
 
     /// Adds that the cgroup is the container's own.
@@ -124,6 +138,7 @@ impl Traces {
         for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             match serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))? {
                 Line::Cgroup(cgroup) => traces.cgroup = cgroup,
+                Line::Runtime(runtime) => traces.runtime = Some(runtime),
                 Line::Made => traces.is_made = true,
                 Line::Init(init) => traces.init = Some(init),
             }
@@ -154,9 +169,16 @@ impl Init {
 ///
 /// # Errors
 /// What could not be removed.
-pub(crate) fn clean_up(bundle: &Bundle) -> Result<()> {
+pub(crate) fn clean_up(id: &ContainerId, bundle: &Bundle) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     let Some(traces) = Traces::read(bundle)? else { return Ok(()) };
+    let Some(runtime) = &traces.runtime else { return remove(&traces, bundle, deadline) };
+    let deleted = external::clean_up(runtime, id, bundle);
+    // A runtime that is gone itself, or fails, leaves processes that can be ended nevertheless.
+    kill_recorded(bundle).and_then(|()| remove(&traces, bundle, deadline)).and(deleted)
+}
+
+fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
     let cgroup = Cgroup::at(CgroupPath::parse(&traces.cgroup)?)?;
     if !traces.is_made {
         // At most some directories of it are there, and empty; with processes it is another's.
@@ -238,6 +260,7 @@ mod tests {
     #[test]
     fn a_bundle_without_a_record_is_clean() {
         let dir = tempfile::tempdir().unwrap();
-        clean_up(&Bundle::new(dir.path()).unwrap()).unwrap();
+        let id = ContainerId::parse("c1").unwrap();
+        clean_up(&id, &Bundle::new(dir.path()).unwrap()).unwrap();
     }
 }

@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use oci_spec::runtime::{
-    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, Spec,
+    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespaceType,
+    LinuxResources, Spec,
 };
 use serde_json::Value;
 use shim_core::{Context, Error, Result, model::Bundle};
@@ -14,6 +15,14 @@ use crate::engine::{
 };
 
 const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
+
+/// Reads a bundle's spec.
+///
+/// # Errors
+/// As [`text`] and [`parse`].
+pub(crate) fn read(bundle: &Bundle) -> Result<Box<Spec>> {
+    parse(bundle, &text(bundle)?)
+}
 
 /// Reads a bundle's `config.json`.
 ///
@@ -78,6 +87,15 @@ fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
     unknown
 }
 
+/// Whether the container gets a pid namespace of its own, with which its processes end.
+pub(crate) fn has_own_pids(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    namespaces
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+}
+
 /// The resources of a container: the spec's, and the devices that every container may use.
 pub(crate) fn resources(spec: &Spec) -> Result<Option<LinuxResources>> {
     let linux = spec.linux().as_ref();
@@ -129,8 +147,7 @@ mod tests {
     use super::*;
 
     fn read(dir: &Path) -> Result<Box<Spec>> {
-        let bundle = Bundle::new(dir)?;
-        parse(&bundle, &text(&bundle)?)
+        super::read(&Bundle::new(dir)?)
     }
 
     #[test]

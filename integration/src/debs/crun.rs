@@ -15,6 +15,8 @@ const CRUN: Deb = Deb { suite: Suite::Forky, package: "crun" };
 const LIBC: Deb = Deb { suite: Suite::Forky, package: "libc6" };
 const PATCHELF: Deb = Deb { suite: Suite::Bookworm, package: "patchelf" };
 
+const PATCHED: &str = "patched/crun";
+
 /// The other libraries that it is linked with.
 const LIBRARIES: [Deb; 6] = [
     Deb { suite: Suite::Forky, package: "libblake3-0" },
@@ -30,10 +32,10 @@ const LIBRARIES: [Deb; 6] = [
 /// # Errors
 /// When a package does not come, or the copy does not run.
 pub fn fetch(store: &Store) -> Result<PathBuf> {
-    let patched = store.root.join("patched/crun");
-    if runs(&patched) {
+    if let Ok(patched) = fetched(store) {
         return Ok(patched);
     }
+    let patched = store.root.join(PATCHED);
     store.fetch(&[&[CRUN, LIBC, PATCHELF], LIBRARIES.as_slice()].concat())?;
     let partial = store.root.join(format!("patched/.crun-{}", process::id()));
     fs::create_dir_all(store.root.join("patched"))?;
@@ -44,6 +46,16 @@ pub fn fetch(store: &Store) -> Result<PathBuf> {
         let _ = fs::remove_file(&partial);
     }
     done.map(|()| patched)
+}
+
+/// The copy that was made before.
+///
+/// # Errors
+/// When there is none that runs.
+pub fn fetched(store: &Store) -> Result<PathBuf> {
+    let patched = store.root.join(PATCHED);
+    ensure!(runs(&patched), "there is no {} that runs", patched.display());
+    Ok(patched)
 }
 
 /// Has a program use the libraries of its own suite.

@@ -26,16 +26,19 @@ pub enum Suite {
     Trixie,
     /// The one after.
     Forky,
+    /// Debian 12, with newer programs.
+    Backports,
 }
 
 impl Suite {
-    const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Forky];
+    const ALL: [Self; 4] = [Self::Bookworm, Self::Trixie, Self::Forky, Self::Backports];
 
     fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Forky => "forky",
+            Self::Backports => "bookworm-backports",
         }
     }
 }
@@ -54,6 +57,8 @@ impl Deb {
     pub const BUSYBOX: Self = Self { suite: Suite::Bookworm, package: "busybox-static" };
     /// What containerd's own shim drives.
     pub const RUNC: Self = Self { suite: Suite::Bookworm, package: "runc" };
+    /// gVisor: a runtime whose containers have a kernel of their own.
+    pub const RUNSC: Self = Self { suite: Suite::Backports, package: "runsc" };
     /// Counts system calls.
     pub const STRACE: Self = Self { suite: Suite::Bookworm, package: "strace" };
     /// A library that strace needs and a small machine lacks.

@@ -16,7 +16,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
-use crate::debs::{Deb, Store};
+use crate::debs::{Deb, Store, crun};
 use crate::engine::Engine;
 use crate::isolation::{self, Step};
 use crate::lane::Lane;
@@ -118,6 +118,7 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
         let debs: Vec<_> = lanes.iter().flat_map(|(engine, _)| needed(*engine)).collect();
         // Lanes that have all they need run nevertheless.
         let fetched = Store::open().fetch(&debs);
+        fetch_runtimes(&lanes);
         let lanes = Mutex::new(lanes);
         thread::scope(|scope| {
             for _ in 0..args.threads {
@@ -137,6 +138,17 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(total.close())
+}
+
+/// Fetches the runtimes that some tests drive; those skip what did not come.
+fn fetch_runtimes(lanes: &VecDeque<(Engine, Vec<String>)>) {
+    let store = Store::open();
+    if lanes.iter().flat_map(|(_, names)| names).any(|name| name.contains("external::")) {
+        let fetched = crun::fetch(&store).and(store.fetch(&[Deb::RUNSC]));
+        if let Err(error) = fetched {
+            say(&format!("note: {error:#}"));
+        }
+    }
 }
 
 fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {

@@ -7,6 +7,7 @@ mod crowd;
 mod death;
 mod escape;
 mod exec;
+mod external;
 mod leaks;
 mod limits;
 mod logging;
@@ -53,6 +54,10 @@ fn main() -> ExitCode {
         oci::TESTS,
         namespaces::TESTS,
         restart::TESTS,
+        external::TESTS,
+        external::runc::TESTS,
+        external::crun::TESTS,
+        external::runsc::TESTS,
         crowd::TESTS,
         death::TESTS,
     ])

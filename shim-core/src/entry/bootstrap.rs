@@ -74,7 +74,7 @@ impl Bootstrap {
             ttrpc_address: env.ttrpc_address.unwrap_or_else(|| format!("{}.ttrpc", flags.address)),
             socket_dir: None,
             debug: flags.debug,
-            options: Any::parse_from_bytes(stdin).iter().filter_map(options).collect(),
+            options: options_of(stdin).into_iter().collect(),
         }
     }
 
@@ -102,6 +102,11 @@ fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
         && params.instance_id == flags.id
         && params.namespace == flags.namespace)
         .then_some(params)
+}
+
+/// The options that stdin of `-info` holds.
+pub(super) fn options_of(stdin: &[u8]) -> Option<RuntimeOptions> {
+    Any::parse_from_bytes(stdin).ok().as_ref().and_then(options)
 }
 
 fn options(any: &Any) -> Option<RuntimeOptions> {

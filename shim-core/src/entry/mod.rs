@@ -53,7 +53,7 @@ fn act(backend: impl Backend) -> Result<Vec<u8>> {
     let flags = Flags::parse(&arguments)?;
     match flags.action {
         Action::Version => Ok(version(&backend)),
-        Action::About => bootstrap::runtime_info(&backend.about(), mount::taken()),
+        Action::About => about(&backend),
         Action::Start => match start::start(&backend, &flags)? {
             Started::Starter(answer) => Ok(answer),
             Started::Shim(legacy) => serve::serve(backend, &flags, legacy).map(|()| Vec::new()),
@@ -61,6 +61,15 @@ fn act(backend: impl Backend) -> Result<Vec<u8>> {
         Action::Delete => delete::delete(&backend, &flags),
         Action::None => Err(Error::invalid("what to do is missing: start or delete")),
     }
+}
+
+/// containerd asks with the options of the runtime on stdin, where there are any.
+fn about(backend: &impl Backend) -> Result<Vec<u8>> {
+    let mut about = backend.about();
+    if let Some(options) = bootstrap::options_of(&start::read_stdin()?) {
+        about.features = backend.features(&options);
+    }
+    bootstrap::runtime_info(&about, mount::taken())
 }
 
 fn version(backend: &impl Backend) -> Vec<u8> {

@@ -104,7 +104,7 @@ fn bundle(flags: &Flags) -> Result<Bundle> {
 }
 
 /// Reads what containerd sent; a terminal or `/dev/null` sends nothing.
-fn read_stdin() -> Result<Vec<u8>> {
+pub(super) fn read_stdin() -> Result<Vec<u8>> {
     let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else { return Ok(Vec::new()) };
     let stdin = File::from(stdin);
     let is_device = stdin.metadata().is_ok_and(|told| told.file_type().is_char_device());

@@ -20,7 +20,7 @@ use tokio::{
 use super::sys::{self, Child};
 use crate::{
     backend::ExitFuture,
-    error::{Context, Error, Result},
+    error::{Context, Error, Kind, Result},
     model::{Exit, ExitStatus, Pid, Signal},
 };
 
@@ -107,6 +107,24 @@ impl Hold {
             drop(owner);
             Exit::now(status)
         })
+    }
+
+    /// Takes over a process that a child has made and left to the shim as subreaper, dead or alive.
+    /// Take the hold before there is that child: its exit status cannot be lost then, nor its pid
+    /// be another's.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for one that is taken over; else when it is no child of this process.
+    pub fn adopt_orphan(&self, pid: Pid) -> Result<(OwnedFd, ExitFuture)> {
+        let pidfd = open_pid(pid)?;
+        sys::peek(Child::Pidfd(pidfd.as_fd()))
+            .with_context(|| format!("process {pid} was not left to the shim"))?;
+        if self.reaper.children().owned.contains(&pid) {
+            let why = format!("process {pid} has an owner already");
+            return Err(Error::new(Kind::AlreadyExists, why));
+        }
+        let own = pidfd.try_clone().with_context(|| format!("share process {pid}"))?;
+        Ok((own, self.adopt(pid, pidfd)))
     }
 
     /// Takes over a child that lives as long as the shim and that nobody waits for.

@@ -32,17 +32,24 @@ pub struct Gate {
 }
 
 /// What a child is made of, laid out before the fork: the child allocates nothing.
-pub(crate) struct Program {
-    pub(crate) path: CString,
-    pub(crate) arguments: Vec<CString>,
-    pub(crate) environment: Vec<CString>,
-    pub(crate) directory: CString,
+#[derive(Debug)]
+pub struct Program {
+    /// The file to execute.
+    pub path: CString,
+    /// Its arguments, the name that it is called by first.
+    pub arguments: Vec<CString>,
+    /// `NAME=value`, each.
+    pub environment: Vec<CString>,
+    /// Its working directory.
+    pub directory: CString,
     /// Standard input, output and error, and up to three more; each is given its place's number.
-    pub(crate) streams: Vec<OwnedFd>,
+    pub streams: Vec<OwnedFd>,
     /// Whether standard input is to be the controlling terminal.
-    pub(crate) terminal: bool,
+    pub terminal: bool,
+    /// Whether it is killed when this process ends.
+    pub dies_with_us: bool,
     /// How many descriptors it may have, where that is not what this process may: soft, then hard.
-    pub(crate) files: Option<(u64, u64)>,
+    pub files: Option<(u64, u64)>,
 }
 
 /// Makes a child that will run the program of an OCI process, with its arguments, environment and
@@ -61,7 +68,7 @@ pub fn spawn(reaper: &Reaper, process: &oci::Process, streams: Streams) -> Resul
 ///
 /// # Errors
 /// What could not be made.
-pub(crate) fn spawn_program(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFuture, Gate)> {
+pub fn spawn_program(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFuture, Gate)> {
     let kind = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
     let (ours, childs) =
         socketpair(AddressFamily::Unix, kind.0, None, kind.1).context("make a gate")?;
@@ -124,7 +131,8 @@ fn program(process: &oci::Process, streams: Vec<OwnedFd>, terminal: bool) -> Res
     let directory = CString::new(process.cwd().as_os_str().as_encoded_bytes())
         .map_err(|_| Error::invalid("the working directory has a NUL"))?;
     let files = given_files();
-    Ok(Program { path, arguments, environment, directory, streams, terminal, files })
+    let dies_with_us = false;
+    Ok(Program { path, arguments, environment, directory, streams, terminal, dies_with_us, files })
 }
 
 /// The first executable file of a name in the `PATH` of the environment, as execvp(3) finds it.
@@ -133,12 +141,15 @@ fn find<'a>(name: &str, environment: impl Iterator<Item = &'a String>) -> String
         return name.to_owned();
     }
     let path = environment.filter_map(|pair| pair.strip_prefix("PATH=")).last();
-    let found = path.unwrap_or("/bin:/usr/bin").split(':').map(|dir| format!("{dir}/{name}"));
-    let access = unistd::AccessFlags::X_OK;
-    found
-        .into_iter()
-        .find(|path| unistd::access(path.as_str(), access).is_ok())
-        .unwrap_or_else(|| name.to_owned())
+    find_program(name, path.unwrap_or_default()).unwrap_or_else(|| name.to_owned())
+}
+
+/// The first executable file of a name in the directories of a `PATH`, as execvp(3) finds it; an
+/// empty one stands for the usual two.
+pub fn find_program(name: &str, path: &str) -> Option<String> {
+    let path = if path.is_empty() { "/bin:/usr/bin" } else { path };
+    let mut found = path.split(':').map(|dir| format!("{dir}/{name}"));
+    found.find(|path| unistd::access(path.as_str(), unistd::AccessFlags::X_OK).is_ok())
 }
 
 fn c_strings<'a>(strings: impl Iterator<Item = &'a String>) -> Result<Vec<CString>> {
@@ -169,6 +180,7 @@ mod tests {
             directory: text("/"),
             streams: vec![null(), null(), null()],
             terminal: false,
+            dies_with_us: false,
             files: None,
         }
     }

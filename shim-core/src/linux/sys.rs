@@ -369,6 +369,10 @@ unsafe fn wait_and_run(
         // SAFETY: reads one rlimit, which lives for the length of the call.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     }
+    if program.dies_with_us {
+        // SAFETY: PR_SET_PDEATHSIG takes an integer.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    }
     if joined && program.terminal {
         // SAFETY: TIOCSCTTY takes an integer.
         unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };

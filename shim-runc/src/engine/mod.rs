@@ -16,6 +16,6 @@ pub(crate) mod seccomp;
 pub(crate) mod stem;
 mod step;
 #[expect(unsafe_code, reason = "raw system calls, one safe function each")]
-mod sys;
+pub(crate) mod sys;
 pub(crate) mod talk;
 mod wire;

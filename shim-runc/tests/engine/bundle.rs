@@ -17,7 +17,6 @@ use shim_core::{
     Backend, Container, Create, Created, Error, Exec, Init, Process, Streams,
     model::{Bundle, ContainerId, ExecId, ExitStatus, RuntimeOptions},
 };
-use shim_runc::NativeContainer;
 use tempfile::TempDir;
 
 use crate::Bench;
@@ -33,14 +32,19 @@ pub(crate) struct Made {
 }
 
 /// A container and what it prints.
-#[derive(Debug)]
 pub(crate) struct Running {
-    pub(crate) container: NativeContainer,
+    pub(crate) container: Box<dyn Container>,
     pub(crate) init: Option<Process>,
     pub(crate) output: Option<OwnedFd>,
     pub(crate) input: Option<OwnedFd>,
     /// Keeps the bundle on disk.
     pub(crate) _bundle: Arc<TempDir>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("init", &self.init).finish_non_exhaustive()
+    }
 }
 
 impl Made {

@@ -160,6 +160,7 @@ impl Loggers {
             directory: c".".to_owned(),
             streams: vec![null()?, null()?, null()?, stdout?, stderr?, ready],
             terminal: false,
+            dies_with_us: false,
             files: given_files(),
         })
     }

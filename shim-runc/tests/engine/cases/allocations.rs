@@ -8,7 +8,6 @@ use shim_core::{
     Backend, Container, Create, Created, Exec, Init, Process, Streams, Target,
     model::{ExecId, Signal},
 };
-use shim_runc::NativeContainer;
 use stats_alloc::Region;
 
 use super::cases;
@@ -53,7 +52,7 @@ async fn live(bench: &Bench) -> [(&'static str, usize); 5] {
     let exec = Exec { id: ExecId::parse("e").unwrap(), process, streams: null_streams() };
 
     let region = Region::new(GLOBAL);
-    let created: Created<NativeContainer> = bench.backend.create(request).await.unwrap();
+    let created: Created<Box<dyn Container>> = bench.backend.create(request).await.unwrap();
     let create = region.change().allocations;
     let (container, Init::Made(init)) = (created.container, created.init) else {
         panic!("it is to have a process")

@@ -1,0 +1,126 @@
+//! Containers that another OCI runtime makes: runc, crun, youki, gVisor's runsc.
+//!
+//! ```text
+//! shim ── fork, exec ──▶ runtime create ──▶ init     the runtime ends, and init is the shim's,
+//!   ◀──── pid file, SCM_RIGHTS ◀──┘          │        which is the subreaper
+//!   ◀──────────────── exit, by pidfd ────────┘
+//! ```
+//! A verb is one command (`cli`), run to its end (`command`); what it logs becomes the error
+//! (`log`). No exit is lost: while a command may leave a process behind, the reaper collects no
+//! orphans, and a pid file names one of those. What only reads, reads the cgroup (`place`), for a
+//! command costs as much as all else here.
+
+mod cli;
+mod command;
+mod console;
+mod container;
+mod log;
+mod place;
+mod process;
+mod runtime;
+
+use std::time::Duration;
+
+use shim_core::{
+    Container, Create, Created, Error, Init, Kind, Result,
+    linux::Reaper,
+    model::{Bundle, ContainerId, Namespace},
+};
+use tokio::{runtime::Builder, time::timeout};
+
+pub(crate) use self::runtime::{Asked, Runtime};
+use self::{
+    command::{Caller, Io},
+    container::{ExternalContainer, Parts},
+};
+use crate::{
+    backend::Owner,
+    engine::cgroup::{Cgroup, CgroupPath},
+    options::Options,
+    record::Record,
+    spec,
+};
+
+/// containerd gives `delete` five seconds, in which processes have to be ended too.
+const DELETE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Makes a container by the runtime that the options name, or nothing.
+pub(crate) async fn create(
+    options: &Options,
+    asked: &Asked,
+    request: Create,
+) -> Result<Created<Box<dyn Container>>> {
+    let Create { id, bundle, streams, checkpoint, host, .. } = request;
+    let runtime = Runtime::find(asked, &host.namespace)?;
+    let spec = spec::read(&bundle).ok();
+    let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let cgroup = Cgroup::at(CgroupPath::of(path, &host.namespace, &id)?)?;
+    let record = Record::begin(&bundle, cgroup.path())?;
+    record.driven_by(&runtime)?;
+    let is_fresh = !cgroup.exists();
+    if is_fresh {
+        record.made()?;
+    }
+    let is_others = runtime.knows(&id);
+    let owner = Owner::chosen(options);
+    let checkpoint = checkpoint.or_else(|| asked.criu_image_path.clone());
+    let container = ExternalContainer::new(Parts {
+        caller: Caller::new(runtime, host.reaper, &bundle),
+        id,
+        bundle,
+        owner,
+        making: cli::Making::of(options, asked),
+        has_own_pids: spec.as_ref().is_some_and(|spec| spec::has_own_pids(spec)),
+    });
+    if let Some(checkpoint) = checkpoint {
+        container.keep(checkpoint, streams);
+        return Ok(Created { container: Box::new(container), init: Init::AtStart });
+    }
+    match container.make(streams).await {
+        Ok(process) => Ok(Created { container: Box::new(container), init: process.into() }),
+        Err(err) => {
+            // What was refused because it is another's must stay.
+            if !is_others && err.kind() != Kind::AlreadyExists {
+                container.undo(is_fresh.then_some(&cgroup)).await;
+            }
+            Record::erase(container.bundle());
+            Err(err)
+        }
+    }
+}
+
+/// Has the runtime remove what it knows of a dead shim's container, and end it.
+///
+/// # Errors
+/// Why it did not; what the shim knows by itself is still to be removed.
+pub(crate) fn clean_up(runtime: &Runtime, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+    if !runtime.knows(id) {
+        return Ok(());
+    }
+    let delete = alone(async |reaper| {
+        let caller = Caller::new(runtime.clone(), reaper, bundle);
+        caller.call(cli::force_delete(id), Io::Kept).await.map(drop)
+    });
+    delete.and_then(|deleted| deleted)
+}
+
+/// The features document of the runtime that the options name; none where it has no such command.
+pub(crate) fn features(asked: &Asked) -> Option<String> {
+    let told = alone(async |reaper| {
+        let runtime = Runtime::find(asked, &Namespace::parse("default").ok()?).ok()?;
+        let text = command::ask(&runtime, &reaper, cli::features()).await.ok()?;
+        // An old runtime prints its usage, and says that all is well.
+        serde_json::from_str::<serde_json::Map<_, _>>(&text).ok()?;
+        Some(text)
+    });
+    told.ok().flatten()
+}
+
+/// Runs in a process that does not serve.
+fn alone<T>(work: impl AsyncFnOnce(Reaper) -> T) -> Result<T> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let worked = runtime.block_on(async { timeout(DELETE_LIMIT, work(Reaper::default())).await });
+    // A command that goes on is killed with this process.
+    worked.map_err(|_| Error::new(Kind::TimedOut, "the runtime does not come to an end"))
+}
