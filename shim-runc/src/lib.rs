@@ -7,8 +7,10 @@ mod backend;
 mod container;
 mod engine;
 mod features;
+mod making;
 mod options;
 mod record;
+pub mod runtime;
 mod spec;
 
 pub use backend::NativeBackend;

@@ -137,7 +137,7 @@ impl Init {
     }
 
     /// Opens the process if it still is the one that was recorded.
-    fn open(self) -> Option<OwnedFd> {
+    pub(crate) fn open(self) -> Option<OwnedFd> {
         let pid = Pid::new(self.pid).ok()?;
         let pidfd = open_pid(pid).ok()?;
         // The descriptor holds the process: what is compared is what is killed.

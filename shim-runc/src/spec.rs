@@ -1,6 +1,6 @@
 //! Reading `config.json` as this backend needs it.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use oci_spec::runtime::{
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, Spec,
@@ -48,6 +48,11 @@ fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
         });
     }
     unknown
+}
+
+/// The cgroup that a spec asks for.
+pub(crate) fn cgroup(spec: &Spec) -> Option<&Path> {
+    spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
 /// The resources of a container: the spec's, and the devices that every container may use.

@@ -188,14 +188,18 @@ steps! {
     /// capset(2), and the ambient set.
     SetCapabilities { effective: u64, permitted: u64, inheritable: u64, ambient: u64 }
         = "set capabilities",
-    /// Marks every descriptor but the streams close-on-exec.
-    CloseFiles {} = "mark files close-on-exec",
+    /// Marks every descriptor from this number on close-on-exec.
+    CloseFiles { from: u64 } = "mark files close-on-exec",
     /// Finds the program, as Go's exec.LookPath does.
     FindProgram { name: Text, candidates: Vec<Text> } = "exec: {name}",
     /// Tells the shim to run the hooks of the host's side, and waits for them.
     AwaitHooks {} = "wait for the hooks",
     /// Tells the shim that everything is done, and waits for start.
     AwaitStart { with_state: u64 } = "wait for start",
+    /// The same where another process will start the container, after the one that made it has ended:
+    /// a byte comes by one pipe, and what goes wrong from then on goes into another. Hooks find the
+    /// container's state in a file that is there already.
+    AwaitStarter { go: Slot, answer: Slot, state: Option<Slot> } = "wait for start",
     /// A hook, run to its end by the init process.
     RunHook {
         path: Text, arguments: Vec<Text>, environment: Vec<Text>, seconds: u64, output: Slot;

@@ -60,6 +60,8 @@ impl From<Errno> for Fault {
 /// What one step leaves for a later one.
 struct Executor<'plan> {
     files: &'plan Files,
+    /// Whoever hears the reports.
+    listener: Slot,
     /// The `tasks` files of the cgroup, until they were written to.
     tasks: Files,
     /// The container's `/`, from `AttachRoot` on.
@@ -84,6 +86,7 @@ struct Executor<'plan> {
 pub(crate) fn run(plan: &'static [u8], files: &Files) -> ! {
     let mut executor = Executor {
         files,
+        listener: SOCKET,
         tasks: Files::new(),
         root: None,
         proc: None,
@@ -201,11 +204,12 @@ impl<'plan> Executor<'plan> {
                 let sets = sys::Capabilities { effective, permitted, inheritable };
                 privileges::set(sets, ambient)
             }
-            Order::CloseFiles {} => Ok(sys::close_on_exec_from(3)?),
+            Order::CloseFiles { from } => Ok(sys::close_on_exec_from(word(from)?)?),
             Order::FindProgram { name, candidates } => self.find_program(name, candidates),
             Order::AwaitHooks {} => self.ask_for_state(Report::RunHooks),
             Order::AwaitStart { with_state: 0 } => self.ask(Report::Ready),
             Order::AwaitStart { .. } => self.ask_for_state(Report::Ready),
+            Order::AwaitStarter { go, answer, state } => self.await_starter(go, answer, state),
             Order::RunHook { path, arguments, environment, seconds, output } => {
                 self.run_hook(hooks::Hook { path, arguments, environment, seconds, output })
             }
@@ -235,7 +239,7 @@ impl<'plan> Executor<'plan> {
 
     fn report(&self, report: Report) -> Done {
         // write(2) and not sendmsg(2): a seccomp filter may be in force already.
-        sys::write_whole(self.file(SOCKET)?, &report.bytes()).part(Part::Report)
+        sys::write_whole(self.file(self.listener)?, &report.bytes()).part(Part::Report)
     }
 
     /// The same, and the go comes with the container's state.
@@ -249,6 +253,17 @@ impl<'plan> Executor<'plan> {
                 Ok(())
             }
         }
+    }
+
+    /// Tells the maker, who may end then, that all is done; and waits for whoever starts it.
+    fn await_starter(&mut self, go: Slot, answer: Slot, state: Option<Slot>) -> Done {
+        if let Some(state) = state {
+            self.state = Some(sys::lift(self.file(state)?)?);
+        }
+        self.report(Report::Ready)?;
+        self.listener = answer;
+        // It never ends without a byte: this process has the pipe open for writing, too.
+        sys::read(self.file(go)?, &mut [0]).map(drop).part(Part::Report)
     }
 
     /// Tells the shim something and waits for its go.

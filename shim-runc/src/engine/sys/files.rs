@@ -75,12 +75,12 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<()> {
 }
 
 /// Takes the one descriptor that was handed over by number at exec, and closes all others but the
-/// standard streams.
-pub(crate) fn inherited_alone(fd: RawFd) -> Result<OwnedFd> {
+/// standard streams and those `kept` behind them, which stand below it.
+pub(crate) fn inherited(fd: RawFd, kept: u32) -> Result<OwnedFd> {
     // SAFETY: F_SETFD takes an integer, and fails on a descriptor that is not open.
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    for (from, to) in [(3, fd.unsigned_abs().saturating_sub(1)), (fd.unsigned_abs() + 1, u32::MAX)]
-    {
+    let (first, own) = (3 + kept, fd.unsigned_abs());
+    for (from, to) in [(first, own.saturating_sub(1)), (own + 1, u32::MAX)] {
         if from <= to {
             // SAFETY: this process has opened none of its own yet.
             done(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;

@@ -1,0 +1,292 @@
+//! The making of a container: from a spec to an init process that waits for its start.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::{
+    sys::stat::{SFlag, fstat},
+    unistd::{Gid, Uid, fchown},
+};
+use oci_spec::runtime::Spec;
+use shim_core::{
+    Context, Kind, Process, Result, Streams,
+    model::{Bundle, Pid},
+};
+
+use crate::{
+    container::{NativeContainer, Parts},
+    engine::{
+        cgroup::{Cgroup, CgroupPath, Mode},
+        doors::Doors,
+        files::Given,
+        hooks::Hooked,
+        launch::{Launched, Launcher},
+        oom::OomWatch,
+        plan::{
+            self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan, Starter,
+        },
+        seccomp::Cache,
+        talk::Rest,
+    },
+    record::Record,
+    spec,
+};
+
+/// What is asked for.
+pub(crate) struct Wanted<'a> {
+    /// The container's id.
+    pub(crate) id: &'a str,
+    /// What paths of the spec are relative to.
+    pub(crate) bundle: &'a Bundle,
+    pub(crate) spec: Spec,
+    pub(crate) cgroup: CgroupPath,
+    pub(crate) choices: Choices,
+    /// Its processes get a session keyring of their own.
+    pub(crate) has_keyring: bool,
+    /// Who the ends of pipes belong to; the process's user where nothing is chosen.
+    pub(crate) owner: Owner,
+}
+
+/// What the init process gets from its maker.
+#[derive(Clone, Copy)]
+pub(crate) struct Making<'a> {
+    pub(crate) streams: &'a Streams,
+    /// For a start by another process.
+    pub(crate) doors: Option<&'a Doors>,
+    /// Where its hooks print.
+    pub(crate) output: Option<BorrowedFd<'a>>,
+}
+
+/// A container that has been made.
+pub(crate) struct Made {
+    pub(crate) container: NativeContainer,
+    pub(crate) init: Process,
+    /// What is left to do, for a start by another process.
+    pub(crate) rest: Option<Rest>,
+}
+
+/// A container that is planned, before anything is made.
+pub(crate) struct Draft {
+    plan: Plan,
+    choices: Choices,
+    owner: Owner,
+    spec: Spec,
+    namespaces: Namespaces,
+    inherited: Inherited,
+    hooked: Option<Hooked>,
+    cgroup: Cgroup,
+}
+
+impl Draft {
+    /// Plans a container.
+    ///
+    /// # Errors
+    /// What makes no sense, or is not offered.
+    pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Self> {
+        let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
+        plan::check(&spec)?;
+        let cgroup = Cgroup::at(cgroup)?;
+        let (namespaces, inherited) = shared(&spec, id, has_keyring, filters)?;
+        let hooked = Hooked::of(&spec, id, bundle)?;
+        let no_hooks = Hooks::default();
+        let facts = facts(&cgroup, choices.no_pivot_root)?;
+        let plan = Plan::container(&Asked {
+            spec: &spec,
+            bundle,
+            namespaces: &namespaces,
+            inherited: &inherited,
+            hooks: hooked.as_ref().map_or(&no_hooks, |hooked| &hooked.hooks),
+            choices,
+            facts: &facts,
+        })?;
+        for warning in &plan.warnings {
+            log::warn!("{warning}");
+        }
+        let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+        let uid = owner.uid.or(namespaces.outside(&spec, uid));
+        let owner = Owner { uid, ..owner };
+        Ok(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup })
+    }
+
+    /// Makes the container, and keeps a record of what it makes in a directory.
+    ///
+    /// # Errors
+    /// What went wrong; nothing is left.
+    pub(crate) async fn make_in(
+        self,
+        directory: &Bundle,
+        launcher: &Launcher,
+        making: Making<'_>,
+        born: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Made> {
+        let record = Record::begin(directory, self.cgroup.path())?;
+        let cgroup = self.cgroup.clone();
+        match self.make(launcher, making, record, born).await {
+            Ok(made) => Ok(made),
+            Err(err) => {
+                // What was refused because it is another's must stay.
+                if err.kind() != Kind::FailedPrecondition
+                    && let Err(left) = cgroup.remove_async().await
+                {
+                    log::warn!("remove the cgroup of a container that was not made: {left:#}");
+                }
+                Record::erase(directory);
+                Err(err)
+            }
+        }
+    }
+
+    async fn make(
+        mut self,
+        launcher: &Launcher,
+        making: Making<'_>,
+        mut record: Record,
+        told: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Made> {
+        let resources = spec::resources(&self.spec)?;
+        let fresh = self.cgroup.begin().context("create the cgroup")?;
+        record.made()?;
+        let limit = || fresh.limit(resources.as_ref()).context("create the cgroup");
+        // On v2 the process is born in its cgroup; a hierarchy of v1 it joins by itself, later.
+        let is_born_limited = self.cgroup.mode() == Mode::V2;
+        if is_born_limited {
+            limit().inspect_err(|_| fresh.undo())?;
+        }
+        let unified = self.cgroup.unified().context("open the cgroup")?;
+        self.plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
+        let streams = streams(making.streams, self.owner)?;
+        let unified = unified.as_ref().map(AsFd::as_fd);
+        let Making { doors, output, .. } = making;
+        let given = Given { streams, unified, doors, output, ..Given::default() };
+        let (plan, hooked) = (&self.plan, self.hooked.as_ref());
+        let (cgroup, mut oom) = (&self.cgroup, OomWatch::None);
+        let tasks = || {
+            if !is_born_limited {
+                limit()?;
+            }
+            cgroup.tasks().context("open the cgroup")
+        };
+        let born = |pid| {
+            oom = OomWatch::of_live(cgroup);
+            record.born(pid)?;
+            if let Some((hooked, doors)) = hooked.zip(doors) {
+                hooked.write_state(&doors.state, "created", Some(pid))?;
+            }
+            told(pid)
+        };
+        let launched = launcher.launch_and(plan, &given, hooked, tasks, born).await;
+        match launched {
+            Ok(launched) => Ok(self.stand(launcher, launched, oom)),
+            Err(err) => {
+                fresh.undo();
+                // Hooks that set something up may have run.
+                if let Some(hooked) = &self.hooked {
+                    let poststop = &hooked.hooks.poststop;
+                    hooked.run_all(launcher, poststop, "stopped", None).await;
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Takes what stands now together.
+    fn stand(self, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
+        let Launched { pid, pidfd, exit, terminal, gate } = launched;
+        let rest = (self.choices.starter == Starter::Other).then(|| Rest::of(&self.plan));
+        let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
+        let container = NativeContainer::new(Parts {
+            launcher: launcher.clone(),
+            cgroup: self.cgroup,
+            namespaces: self.namespaces,
+            inherited: self.inherited,
+            hooked: self.hooked,
+            owner: self.owner,
+            pid,
+            pidfd,
+            gate,
+            oom,
+        });
+        let exit = if own_pids { exit } else { container.end_all_after(exit) };
+        Made { container, init: Process { pid, exit, terminal }, rest }
+    }
+}
+
+/// Reads what all processes of a container have in common, the added ones too.
+///
+/// # Errors
+/// What makes no sense, or is not offered.
+pub(crate) fn shared(
+    spec: &Spec,
+    id: &str,
+    has_keyring: bool,
+    filters: &Cache,
+) -> Result<(Namespaces, Inherited)> {
+    let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let filter = filter.map(|filter| filters.compile(filter)).transpose()?;
+    let namespaces = Namespaces::of(spec)?;
+    // The name that runc gives it.
+    let keyring = has_keyring.then(|| format!("_ses.{id}"));
+    let inherited = Inherited::of(spec, filter, has_apparmor(), keyring)?;
+    Ok((namespaces, inherited))
+}
+
+/// Who the ends of pipes belong to, so that a program may open them again by `/dev/stdout`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Owner {
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    /// The client chose the owner, whoever the process is.
+    pub(crate) is_chosen: bool,
+}
+
+/// Lends the streams of a request, and hands pipes among them to their owner.
+pub(crate) fn streams(streams: &Streams, owner: Owner) -> Result<Option<[BorrowedFd<'_>; 3]>> {
+    let Streams::Pipes { stdin, stdout, stderr } = streams else { return Ok(None) };
+    for pipe in [stdin, stdout, stderr] {
+        hand_over(pipe, owner).context("change the owner of a stream")?;
+    }
+    Ok(Some([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]))
+}
+
+fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
+    let kind = SFlag::from_bits_truncate(fstat(stream)?.st_mode) & SFlag::S_IFMT;
+    // Logs and devices of the host keep their owner.
+    if kind == SFlag::S_IFIFO {
+        fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
+    }
+    Ok(())
+}
+
+/// Whether the host's kernel confines by AppArmor.
+fn has_apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+/// Looks at the host, as far as plans depend on it.
+fn facts(cgroup: &Cgroup, no_pivot_root: bool) -> Result<Facts> {
+    let is_unified = cgroup.mode() == Mode::V2;
+    let mut facts = Facts {
+        kcore: std::fs::symlink_metadata("/proc/kcore").is_ok(),
+        is_unified,
+        ..Facts::default()
+    };
+    if !is_unified {
+        for directory in cgroup.directories() {
+            // The unified hierarchy of a hybrid host is not a mount of type cgroup.
+            if directory.hierarchy.is_empty() {
+                continue;
+            }
+            let name = directory.mount.file_name().unwrap_or_default();
+            facts.hierarchies.push(Hierarchy {
+                name: name.to_string_lossy().into_owned(),
+                options: directory.hierarchy,
+                directory: directory.path,
+            });
+        }
+    }
+    if no_pivot_root {
+        facts.system_mounts =
+            plan::system_mounts(&std::fs::read_to_string("/proc/self/mountinfo")?);
+    }
+    Ok(facts)
+}
