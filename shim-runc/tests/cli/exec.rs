@@ -63,9 +63,11 @@ fn it_is_like_the_containers_own_unless_told_otherwise() {
     let out = world.ok(&["exec", "c", "sh", "-c", look]);
     assert_eq!(out, "0\n0\n0\n/\nxterm\nCapEff:00000000a80425fb\nNoNewPrivs:1\n");
     let flags = ["exec", "-u", "1000:1001", "-g", "7", "-g", "8", "-e", "A=b", "--cwd", "/tmp"];
-    let out = world.ok(&[&flags[..], &["--cap", "CAP_SYS_TIME", "c", "sh", "-c", look]].concat());
-    let expected = "1000\n1001\n1001 7 8\n/tmp\nb xterm\nCapEff:0000000002000000\nNoNewPrivs:1\n";
+    let out = world.ok(&[&flags[..], &["c", "sh", "-c", look]].concat());
+    let expected = "1000\n1001\n1001 7 8\n/tmp\nb xterm\nCapEff:0000000000000000\nNoNewPrivs:1\n";
     assert_eq!(out, expected);
+    let out = world.ok(&["exec", "--cap", "CAP_SYS_TIME", "c", "sh", "-c", look]);
+    assert!(out.contains("CapEff:00000000aa0425fb\n"), "{out}");
     let mut process = crate::common::process(&["sh", "-c", look]);
     process["user"] = json!({ "uid": 5, "gid": 6 });
     process["noNewPrivileges"] = false.into();

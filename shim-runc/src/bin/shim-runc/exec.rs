@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Capabilities, Process, UserBuilder};
+use oci_spec::runtime::{BoxBuilder, Capabilities, Process, UserBuilder};
 use shim_core::{Context, Error, Result};
 use shim_runc::runtime::Exec;
 
 use crate::{
     cli::Global,
-    session::{Ties, attend},
+    session::{Terminal, Ties, attend, own_size},
     signals::Caught,
 };
 
@@ -73,6 +73,7 @@ impl Arguments {
             Some(path) => read(path)?,
             None => self.change(runtime.process(&self.id)?)?,
         };
+        let process = if self.detach { process } else { sized(process) };
         if self.cgroup.as_ref().is_some_and(|cgroup| cgroup.contains(':')) {
             return Err(Error::invalid("--cgroup takes one path for all controllers"));
         }
@@ -88,7 +89,9 @@ impl Arguments {
         let Some(caught) = &mut caught else { return written.map(|()| 0) };
         written?;
         let exit = async { added.exit.await.status.wire() };
-        let status = attend(caught, added.pid, added.terminal, exit).await?;
+        let terminal =
+            added.terminal.map(Terminal::begin).transpose().context("use the terminal")?;
+        let status = attend(caught, added.pid, terminal, exit).await?;
         // An exit status has eight bits.
         Ok(u8::try_from(status).unwrap_or(u8::MAX))
     }
@@ -141,7 +144,8 @@ impl Arguments {
         Ok(())
     }
 
-    /// As runc: into every set but the inheritable one, so that a user who is not root has them.
+    /// As runc: into every set but the inheritable one, and so not into the ambient one either. A user
+    /// who is not root has them only by a program that has them as a file.
     fn add_capabilities(&self, process: &mut Process) -> Result<()> {
         if self.cap.is_empty() {
             return Ok(());
@@ -158,10 +162,21 @@ impl Arguments {
         sets.set_bounding(with(sets.bounding()));
         sets.set_effective(with(sets.effective()));
         sets.set_permitted(with(sets.permitted()));
-        sets.set_ambient(with(sets.ambient()));
         process.set_capabilities(Some(sets));
         Ok(())
     }
+}
+
+/// A process whose terminal is as large as ours from the start, if nothing else is said.
+fn sized(mut process: Process) -> Process {
+    if process.terminal() == Some(true)
+        && process.console_size().is_none()
+        && let Some((height, width)) = own_size()
+    {
+        let size = BoxBuilder::default().height(height).width(width).build();
+        process.set_console_size(size.ok());
+    }
+    process
 }
 
 fn read(path: &std::path::Path) -> Result<Process> {

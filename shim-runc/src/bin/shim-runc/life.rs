@@ -7,7 +7,7 @@ use shim_runc::runtime::{self, Running, Whom};
 
 use crate::{
     cli::Global,
-    session::{Ties, attend},
+    session::{Terminal, Ties, attend},
     signals::{self, Caught},
 };
 
@@ -125,10 +125,11 @@ impl Run {
         caught: Option<&mut Caught>,
     ) -> Result<Option<u32>> {
         self.making.ties.write_pid(running.pid)?;
+        let terminal = running.terminal.take().map(Terminal::begin);
+        let terminal = terminal.transpose().context("use the terminal")?;
         running.start().await?;
         let Some(caught) = caught else { return Ok(None) };
-        let (pid, terminal) = (running.pid, running.terminal.take());
-        attend(caught, pid, terminal, running.wait()).await.map(Some)
+        attend(caught, running.pid, terminal, running.wait()).await.map(Some)
     }
 }
 

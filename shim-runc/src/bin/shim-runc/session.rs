@@ -77,10 +77,9 @@ impl Ties {
 pub(crate) async fn attend(
     caught: &mut Caught,
     pid: Pid,
-    terminal: Option<OwnedFd>,
+    terminal: Option<Terminal>,
     exit: impl Future<Output = u32>,
 ) -> Result<u32> {
-    let terminal = terminal.map(Terminal::begin).transpose().context("use the terminal")?;
     let pidfd = open_pid(pid)?;
     let mut exit = std::pin::pin!(exit);
     let status = loop {
@@ -99,8 +98,14 @@ pub(crate) async fn attend(
     Ok(status)
 }
 
+/// Rows and columns of the terminal that we are in, if it knows them.
+pub(crate) fn own_size() -> Option<(u64, u64)> {
+    let size = tcgetwinsize(io::stdin()).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then(|| (size.ws_row.into(), size.ws_col.into()))
+}
+
 /// Our side of a terminal whose other side a process has.
-struct Terminal {
+pub(crate) struct Terminal {
     master: OwnedFd,
     copied: Arc<AtomicU64>,
     /// Ends when all was printed.
@@ -109,7 +114,11 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn begin(master: OwnedFd) -> Result<Self> {
+    /// Begins to copy.
+    ///
+    /// # Errors
+    /// When our own terminal can't be made raw.
+    pub(crate) fn begin(master: OwnedFd) -> Result<Self> {
         let (copied, (ending, done)) = (Arc::new(AtomicU64::new(0)), channel());
         let raw = RawMode::enter()?;
         let (input, output) = (File::from(master.try_clone()?), File::from(master.try_clone()?));
