@@ -120,7 +120,7 @@ impl Draft {
     ) -> Result<Made> {
         let record = Record::begin(directory, self.cgroup.path())?;
         let cgroup = self.cgroup.clone();
-        match self.make(launcher, making, record, born).await {
+        match Box::pin(self.make(launcher, making, record, born)).await {
             Ok(made) => Ok(made),
             Err(err) => {
                 // What was refused because it is another's must stay.
