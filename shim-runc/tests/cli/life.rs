@@ -177,6 +177,43 @@ fn a_paused_container_stands_still() {
     world.ok(&["kill", "c", "KILL"]);
     world.await_status("c", "stopped");
     world.ok(&["delete", "c"]);
+    world.create("c");
+    world.ok(&["pause", "c"]);
+    assert_eq!(world.status("c"), "paused");
+    world.ok(&["delete", "--force", "c"]);
+}
+
+#[test]
+fn a_start_needs_no_more_than_reading_and_writing() {
+    if !is_root() {
+        return;
+    }
+    let denied = [
+        "accept", "accept4", "connect", "socket", "sendmsg", "recvmsg", "sendto", "recvfrom",
+        "open", "openat", "openat2", "fcntl", "poll", "ppoll", "close",
+    ];
+    for no_new_privileges in [true, false] {
+        for (program, why) in [("true", ""), ("script", "exec /bin/script: ENOENT")] {
+            let world = World::command(&[&format!("/bin/{program}")]).with(|spec| {
+                spec["process"]["noNewPrivileges"] = no_new_privileges.into();
+                // Where its home is looked up, the passwd file is opened.
+                spec["process"]["env"] = serde_json::json!(["HOME=/"]);
+                let rule =
+                    serde_json::json!({ "names": denied, "action": "SCMP_ACT_KILL_PROCESS" });
+                spec["linux"]["seccomp"] =
+                    serde_json::json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] });
+            });
+            let script = world.path("rootfs/bin/script");
+            crate::world::script(&script, "");
+            fs::write(script, "#!/bin/nothing\n").unwrap();
+            world.create("c");
+            let ended = world.call(&["start", "c"]);
+            assert_eq!(ended.code, i32::from(!why.is_empty()), "{ended:?}");
+            assert!(ended.err.contains(why), "{ended:?}");
+            world.await_status("c", "stopped");
+            world.ok(&["delete", "c"]);
+        }
+    }
 }
 
 #[test]
