@@ -99,7 +99,8 @@ impl Draft {
             facts: &facts,
         })?;
         for warning in &plan.warnings {
-            log::warn!("{warning}");
+            // As with runc, whose callers read its log for errors: nothing to warn of by itself.
+            log::info!("{warning}");
         }
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let uid = owner.uid.or(namespaces.outside(&spec, uid));

@@ -154,12 +154,13 @@ impl Runtime {
         }
     }
 
-    /// Lists the processes of a container as the host sees them.
+    /// Lists the processes of a container as the host sees them; one that has ended has none, or those
+    /// that its init process has left.
     ///
     /// # Errors
     /// `NotFound` when there is no container.
     pub fn pids(&self, id: &str) -> Result<Vec<Pid>> {
-        self.live(id)?.pids()
+        self.find(id)?.load()?.cgroup()?.pids()
     }
 
     /// Counts what a container uses.

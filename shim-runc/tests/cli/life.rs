@@ -76,9 +76,10 @@ fn a_verb_at_the_wrong_time_is_refused() {
     world.ok(&["kill", "c", "9"]);
     world.await_status("c", "stopped");
     assert!(world.refused(&["start", "c"]).contains("has stopped"));
-    for verb in [["kill", "c"], ["pause", "c"], ["ps", "c"]] {
+    for verb in [["kill", "c"], ["pause", "c"], ["update", "c"]] {
         assert!(world.refused(&verb).contains("container not running"), "{verb:?}");
     }
+    assert_eq!(world.ok(&["ps", "--format", "json", "c"]), "[]\n");
     world.ok(&["delete", "c"]);
     for verb in ["start", "kill", "delete", "pause", "resume", "ps", "update"] {
         assert!(world.refused(&[verb, "c"]).contains("does not exist"), "{verb}");

@@ -71,6 +71,12 @@ impl Drop for Podman {
         // vfs mounts its own directory once more.
         let _ =
             Command::new("umount").arg(self.path().join("root/vfs")).stderr(Stdio::null()).status();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+            // Podman's own, which it leaves; those that are in use stay.
+            for cgroup in ["libpod_parent/conmon", "libpod_parent"] {
+                let _ = fs::remove_dir(hierarchy.path().join(cgroup));
+            }
+        }
         assert!(left.code == 0 || std::thread::panicking(), "{left:?}");
     }
 }
