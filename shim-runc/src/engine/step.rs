@@ -279,12 +279,14 @@ pub(crate) enum Part {
     HookSignal,
     /// A hook took too long.
     HookTime,
+    /// Copying what a mount covers.
+    CopyUp,
 }
 
 impl Part {
     /// Reads the number that a child sent.
     pub(crate) fn of(number: u32) -> Self {
-        const ALL: [Part; 33] = [
+        const ALL: [Part; 34] = [
             Part::Whole,
             Part::Plan,
             Part::Target,
@@ -318,6 +320,7 @@ impl Part {
             Part::HookExit,
             Part::HookSignal,
             Part::HookTime,
+            Part::CopyUp,
         ];
         usize::try_from(number).ok().and_then(|at| ALL.get(at)).copied().unwrap_or(Self::Plan)
     }
@@ -355,6 +358,7 @@ impl Part {
             Self::HookExit => "exit status",
             Self::HookSignal => "killed by signal",
             Self::HookTime => "no end in time",
+            Self::CopyUp => "copy what it covers",
         })
     }
 }
@@ -387,7 +391,7 @@ mod tests {
 
     #[test]
     fn parts_keep_their_numbers() {
-        for number in 0..=Part::HookTime as u32 {
+        for number in 0..=Part::CopyUp as u32 {
             assert_eq!(Part::of(number) as u32, number);
         }
         assert_eq!(Part::of(1000), Part::Plan);

@@ -99,6 +99,9 @@ fn podman_runs_containers_with_it() {
         ["run", "--rm", "--network=none", "--memory=64m", "--pids-limit=20", "--user=1000"];
     let out = podman.ok(&[&limits[..], &["--cap-drop=all", "box:1", "id", "-u"]].concat());
     assert_eq!(out, "1000\n");
+    let flags = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/etc", "box:1"];
+    let out = podman.ok(&[&flags[..], &["sh", "-c", "touch /x 2>/dev/null || ls /etc"]].concat());
+    assert!(out.contains("passwd"), "{out}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! that may be in any state, its memory is charged to the container, and its only way to say
 //! something is a [`Report`].
 
+mod copy_up;
 mod hooks;
 mod mounts;
 mod nodes;
@@ -13,11 +14,12 @@ mod root;
 mod settings;
 mod streams;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::{
+    plan::place,
     report::{Failure, Report},
     step::{Order, Part},
     sys::{self, Files},
@@ -143,6 +145,9 @@ impl<'plan> Executor<'plan> {
             Order::Mount { kind, target, options, attributes, propagation, place } => {
                 let target = self.target(target, root::Kind::Directory, place)?;
                 let mount = mounts::make(kind, options, attributes)?;
+                if place & place::COPY_UP != 0 {
+                    copy_up::copy(target.as_fd(), mount.as_fd())?;
+                }
                 mounts::put(&mount, &target, propagation)
             }
             Order::MountWhole { kind, source, target, flags, options, propagation, place } => {
@@ -223,7 +228,6 @@ impl<'plan> Executor<'plan> {
     }
 
     fn root(&self) -> Done<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
         self.root
             .as_ref()
             .map(AsFd::as_fd)

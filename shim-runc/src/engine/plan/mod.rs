@@ -44,12 +44,14 @@ use super::{
     wire::{Slot, Text},
 };
 
-/// Where a mount's target may be.
+/// Where a mount's target may be, and what becomes of it.
 pub(crate) mod place {
     /// The target may be inside procfs.
     pub(crate) const IN_PROC: u64 = 1;
     /// The target has to be a directory that no symlink leads to.
     pub(crate) const ORDINARY: u64 = 2;
+    /// What is at the target is copied into the mount.
+    pub(crate) const COPY_UP: u64 = 4;
 }
 
 /// The first two files of every request are the plan and the child's socket.

@@ -149,6 +149,57 @@ pub(crate) fn read(fd: impl AsFd, into: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// The names in a directory, getdents64(2), without allocation.
+pub(crate) struct Entries {
+    bytes: [u8; 2048],
+    at: usize,
+    end: usize,
+}
+
+impl Entries {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; 2048], at: 0, end: 0 }
+    }
+
+    /// The next name in a directory that is open for reading; the same one each time.
+    pub(crate) fn next(&mut self, directory: BorrowedFd<'_>) -> Result<Option<&CStr>> {
+        /// What stands before a name in `struct linux_dirent64`, and where its own length is.
+        const HEAD: usize = 19;
+        const LENGTH: usize = 16;
+        if self.at >= self.end {
+            let (start, room) = (self.bytes.as_mut_ptr(), self.bytes.len());
+            // SAFETY: the kernel writes no more than the given length.
+            let got =
+                unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), start, room) };
+            self.end = usize::try_from(Errno::result(got)?).map_err(|_| Errno::EIO)?;
+            self.at = 0;
+            if self.end == 0 {
+                return Ok(None);
+            }
+        }
+        let entry = &self.bytes[self.at..self.end];
+        let length = entry.get(LENGTH..LENGTH + 2).and_then(|two| two.try_into().ok());
+        let length = usize::from(u16::from_ne_bytes(length.ok_or(Errno::EIO)?));
+        let name = entry.get(HEAD..length).ok_or(Errno::EIO)?;
+        self.at += length;
+        CStr::from_bytes_until_nul(name).map(Some).map_err(|_| Errno::EIO)
+    }
+}
+
+/// Copies the next bytes from one file to another, sendfile(2); 0 at the end.
+pub(crate) fn send_file(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<usize> {
+    const MOST: usize = 1 << 30;
+    let none: *mut libc::off_t = std::ptr::null_mut();
+    loop {
+        // SAFETY: both are open for the length of the call; no offset is passed.
+        let sent = unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), none, MOST) };
+        match Errno::result(sent) {
+            Err(Errno::EINTR) => {}
+            sent => return usize::try_from(sent?).map_err(|_| Errno::EIO),
+        }
+    }
+}
+
 /// Writes all of a small text in one write(2), as files of the kernel want it.
 pub(crate) fn write_whole(fd: impl AsFd, text: &[u8]) -> Result<()> {
     loop {
