@@ -2,6 +2,7 @@
 //!
 //! [`NativeBackend`] is a [`Backend`](shim_core::Backend) for shim-core, which does everything
 //! else. `backend` and `container` are its verbs, `engine` is where the kernel work is.
+//! [`runtime`] is the same engine for a command line, each of whose verbs is a process of its own.
 
 mod backend;
 mod container;
