@@ -33,8 +33,9 @@ pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Done {
 }
 
 fn copy_directory(from: &OwnedFd, to: &OwnedFd, own: &Stat, depth: usize) -> Done {
-    let depth =
-        depth.checked_sub(1).ok_or(Fault { part: Part::CopyUp, number: Errno::ELOOP as i32 })?;
+    let depth = depth
+        .checked_sub(1)
+        .ok_or(Fault { part: Part::CopyUp, number: Errno::ENAMETOOLONG as i32 })?;
     let mut entries = Entries::new();
     while let Some(name) = entries.next(from.as_fd()).part(Part::CopyUp)? {
         if name == c"." || name == c".." {
