@@ -4,6 +4,8 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -14,7 +16,10 @@ use crate::{
 };
 
 /// Podman with everything of its own.
-struct Podman(TempDir);
+struct Podman(TempDir, MutexGuard<'static, ()>);
+
+/// One at a time: they share the cgroup above their containers.
+static ONE: Mutex<()> = Mutex::new(());
 
 impl Podman {
     fn new() -> Option<Self> {
@@ -26,10 +31,11 @@ impl Podman {
             println!("skipped: podman is not installed");
             return None;
         }
-        let podman = Self(TempDir::new_in("/run").unwrap());
+        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let podman = Self(TempDir::new_in("/run").unwrap(), turn);
         // More than a test may have is the default of some versions.
-        let settings =
-            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
+        let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
+            [engine]\nlock_type = \"file\"\n";
         fs::write(podman.path().join("containers.conf"), settings).unwrap();
         common::make_rootfs(&podman.path().join("rootfs"));
         let mut tar = Command::new("tar");
@@ -49,6 +55,9 @@ impl Podman {
         podman.env("CONTAINERS_CONF", self.path().join("containers.conf"));
         podman.arg("--root").arg(self.path().join("root"));
         podman.arg("--runroot").arg(self.path().join("run"));
+        podman.arg("--tmpdir").arg(self.path().join("tmp"));
+        let state = format!("root={}", self.path().join("state").display());
+        podman.args(["--runtime-flag", &state]);
         podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         podman.args(["--events-backend", "file", "--runtime", PROGRAM]);
         Ended::of(podman.args(args).stdin(Stdio::null()).output().unwrap())
@@ -71,13 +80,24 @@ impl Drop for Podman {
         // vfs mounts its own directory once more.
         let _ =
             Command::new("umount").arg(self.path().join("root/vfs")).stderr(Stdio::null()).status();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            // Podman's own, which it leaves; those that are in use stay.
-            for cgroup in ["libpod_parent/conmon", "libpod_parent"] {
-                let _ = fs::remove_dir(hierarchy.path().join(cgroup));
-            }
-        }
+        remove_parents();
         assert!(left.code == 0 || std::thread::panicking(), "{left:?}");
+    }
+}
+
+/// Removes the cgroups that Podman leaves for the next container, once its monitors have ended. Those of
+/// somebody else's containers stay.
+fn remove_parents() {
+    let limit = Instant::now() + Duration::from_secs(5);
+    let hierarchies = || fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|one| one.path());
+    let parents =
+        || hierarchies().map(|path| path.join("libpod_parent")).filter(|path| path.exists());
+    while parents().count() > 0 && Instant::now() < limit {
+        for parent in parents() {
+            let _ = fs::remove_dir(parent.join("conmon"));
+            let _ = fs::remove_dir(parent);
+        }
+        std::thread::yield_now();
     }
 }
 
