@@ -37,4 +37,5 @@ pub use backend::{
 };
 pub use entry::run;
 pub use error::{Context, Error, Kind, Result};
+pub use log::rfc3339;
 pub use oci_spec::runtime as oci;

@@ -168,7 +168,7 @@ fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// A UTC time stamp with nanoseconds, RFC 3339.
-fn rfc3339(at: SystemTime) -> String {
+pub fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days);

@@ -10,17 +10,18 @@ use std::{
 
 use oci_spec::runtime::Spec;
 use shim_core::{
-    Coming, Create, Host, Result,
+    Coming, Create, Result,
     model::{Bundle, ContainerId, Namespace},
 };
 
 use crate::{
     engine::{
+        cgroup::{Cgroup, CgroupPath},
         launch::{Launcher, Waiting},
         plan::{self, Namespaces},
         seccomp::Cache,
     },
-    ground::{self, Ground},
+    ground::Ground,
     options::Options,
     record::Record,
     spec,
@@ -122,7 +123,8 @@ fn plan_ahead(
     plan::check(&spec)?;
     let namespaces = Namespaces::of(&spec)?;
     spec::filter(&spec, filters)?;
-    let ground = Ground::lay(bundle, ground::cgroup(&spec, namespace, id)?, &spec)?;
+    let cgroup = Cgroup::at(CgroupPath::of(spec::cgroup(&spec), namespace, id)?)?;
+    let ground = Ground::lay(bundle, cgroup, &spec)?;
     Ok((spec, namespaces, ground))
 }
 
@@ -139,15 +141,6 @@ impl Print {
 }
 
 impl Begun {
-    /// Begins it when it is asked for.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` when its cgroup is somebody else's.
-    pub(crate) fn without_process(request: &Create, spec: &Spec, host: &Host) -> Result<Self> {
-        let cgroup = ground::cgroup(spec, &host.namespace, &request.id)?;
-        Ok(Self { ground: Ground::lay(&request.bundle, cgroup, spec)?, first: None })
-    }
-
     /// Removes it.
     pub(crate) async fn dismiss(self) {
         if let Some(first) = self.first {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -18,16 +18,16 @@ use shim_core::{
 };
 
 use crate::{
-    backend::{self, Owner},
     engine::{
         cgroup::Cgroup,
         files::Given,
         hooks::Hooked,
-        launch::Launcher,
+        launch::{Launched, Launcher},
         oom::OomWatch,
         plan::{Choices, Inherited, Namespaces, Plan},
         talk::Gate,
     },
+    making::{self, Owner},
 };
 
 /// A container that the engine has made.
@@ -129,7 +129,7 @@ impl Container for NativeContainer {
         }
         if signal == Signal::KILL && self.paused.load(Ordering::Relaxed) {
             // On cgroup v1 a frozen process ends only when it is thawed.
-            self.cgroup.thaw().await?;
+            self.cgroup.thaw()?;
         }
         Ok(())
     }
@@ -151,20 +151,15 @@ impl Container for NativeContainer {
 
     async fn exec(&self, request: Exec) -> Result<Process> {
         let Exec { id, process, streams } = request;
-        let terminal = matches!(streams, Streams::Terminal);
-        let choices = Choices { terminal, ..Choices::default() };
-        let mut plan = Plan::process(&process, &self.namespaces, &self.inherited, choices)?;
-        let unified = self.cgroup.unified().context("open the cgroup")?;
-        plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
-        let uid = process.user().uid();
-        let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);
-        let owner = Owner { uid: own.or(self.owner.uid), ..self.owner };
-        let streams = backend::streams(&streams, owner)?;
-        let init = Some(std::os::fd::AsFd::as_fd(&self.pidfd));
-        let unified = unified.as_ref().map(std::os::fd::AsFd::as_fd);
-        let given = Given { streams, init, unified, ..Given::default() };
-        let tasks = || self.cgroup.tasks().context("open the cgroup");
-        let launched = self.launcher.launch_and(&plan, &given, None, tasks, |_| Ok(())).await?;
+        let joining = Joining {
+            launcher: &self.launcher,
+            cgroup: &self.cgroup,
+            namespaces: &self.namespaces,
+            inherited: &self.inherited,
+            owner: self.owner,
+            init: self.pidfd.as_fd(),
+        };
+        let launched = joining.add(&process, &streams, Choices::default()).await?;
         self.execs().insert(id.clone(), launched.pidfd);
         let execs = Arc::clone(&self.execs);
         let exit = Box::pin(async move {
@@ -182,7 +177,7 @@ impl Container for NativeContainer {
     }
 
     async fn resume(&self) -> Result<()> {
-        self.cgroup.thaw().await?;
+        self.cgroup.thaw()?;
         self.paused.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -205,7 +200,51 @@ impl Container for NativeContainer {
     }
 }
 
-fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
+/// What an added process joins.
+pub(crate) struct Joining<'a> {
+    pub(crate) launcher: &'a Launcher,
+    /// The container's, or one below it.
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) namespaces: &'a Namespaces,
+    pub(crate) inherited: &'a Inherited,
+    /// Of the container's own streams.
+    pub(crate) owner: Owner,
+    /// The init process, as a pidfd.
+    pub(crate) init: BorrowedFd<'a>,
+}
+
+impl Joining<'_> {
+    /// Adds a process to a container.
+    ///
+    /// # Errors
+    /// Why its program does not run. Nothing is left.
+    pub(crate) async fn add(
+        &self,
+        process: &oci_spec::runtime::Process,
+        streams: &Streams,
+        choices: Choices,
+    ) -> Result<Launched> {
+        let terminal = matches!(streams, Streams::Terminal);
+        let choices = Choices { terminal, ..choices };
+        let mut plan = Plan::process(process, self.namespaces, self.inherited, choices)?;
+        let unified = self.cgroup.unified().context("open the cgroup")?;
+        plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
+        let uid = process.user().uid();
+        let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);
+        let owner = Owner { uid: own.or(self.owner.uid), ..self.owner };
+        let streams = making::streams(streams, owner)?;
+        let unified = unified.as_ref().map(AsFd::as_fd);
+        let given = Given { streams, init: Some(self.init), unified, ..Given::default() };
+        let tasks = || self.cgroup.tasks().context("open the cgroup");
+        self.launcher.launch_and(&plan, &given, None, tasks, |_| Ok(())).await
+    }
+}
+
+/// Signals processes, those that have ended meanwhile left out.
+///
+/// # Errors
+/// Which signal could not be sent.
+pub(crate) fn signal_all(pids: &[Pid], signal: Signal) -> Result<()> {
     for pid in pids {
         // One that can't be opened has ended since it was listed.
         let Ok(pidfd) = open_pid(*pid) else { continue };

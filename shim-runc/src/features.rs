@@ -41,7 +41,7 @@ fn features() -> Value {
 }
 
 /// Those that the planner knows; any other is the filesystem's own.
-const MOUNT_OPTIONS: [&str; 56] = [
+const MOUNT_OPTIONS: [&str; 57] = [
     "async",
     "atime",
     "bind",
@@ -97,6 +97,7 @@ const MOUNT_OPTIONS: [&str; 56] = [
     "strictatime",
     "suid",
     "symfollow",
+    "tmpcopyup",
     "unbindable",
 ];
 

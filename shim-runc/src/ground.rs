@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{LinuxResources, Spec};
 use shim_core::{
     Context, Result,
-    model::{Bundle, ContainerId, Namespace, Pid},
+    model::{Bundle, Pid},
 };
 
 use crate::{
-    engine::cgroup::{Cgroup, CgroupPath, Making, Mode},
+    engine::cgroup::{Cgroup, Making, Mode},
     record::Record,
     spec,
 };
@@ -23,15 +23,6 @@ pub(crate) struct Ground {
     record: Record,
     resources: Option<LinuxResources>,
     unified: Option<OwnedFd>,
-}
-
-/// The cgroup that a spec names.
-///
-/// # Errors
-/// `InvalidArgument` for a path that leads out of the hierarchies.
-pub(crate) fn cgroup(spec: &Spec, namespace: &Namespace, id: &ContainerId) -> Result<Cgroup> {
-    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
-    Cgroup::at(CgroupPath::of(path, namespace, id)?)
 }
 
 impl Ground {

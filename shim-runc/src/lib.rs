@@ -3,6 +3,7 @@
 //! [`NativeBackend`] is a [`Backend`](shim_core::Backend) for shim-core, which does everything
 //! else. `backend` and `container` are its verbs, `engine` is where the kernel work is. `external`
 //! has another OCI runtime do it, where the options name one.
+//! [`runtime`] is the same engine for a command line, each of whose verbs is a process of its own.
 
 mod ahead;
 mod backend;
@@ -11,8 +12,10 @@ mod engine;
 mod external;
 mod features;
 mod ground;
+mod making;
 mod options;
 mod record;
+pub mod runtime;
 mod spec;
 
 pub use backend::NativeBackend;

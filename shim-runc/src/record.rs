@@ -157,7 +157,7 @@ impl Init {
     }
 
     /// Opens the process if it still is the one that was recorded.
-    fn open(self) -> Option<OwnedFd> {
+    pub(crate) fn open(self) -> Option<OwnedFd> {
         let pid = Pid::new(self.pid).ok()?;
         let pidfd = open_pid(pid).ok()?;
         // The descriptor holds the process: what is compared is what is killed.
@@ -176,6 +176,15 @@ pub(crate) fn clean_up(id: &ContainerId, bundle: &Bundle) -> Result<()> {
     let deleted = external::clean_up(runtime, id, bundle);
     // A runtime that is gone itself, or fails, leaves processes that can be ended nevertheless.
     kill_recorded(bundle).and_then(|()| remove(&traces, bundle, deadline)).and(deleted)
+}
+
+/// The same for a container that no other runtime has made.
+///
+/// # Errors
+/// What could not be removed.
+pub(crate) fn clean_up_own(bundle: &Bundle) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    Traces::read(bundle)?.map_or(Ok(()), |traces| remove(&traces, bundle, deadline))
 }
 
 fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {

@@ -1,6 +1,10 @@
 //! Reading `config.json` as this backend needs it.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use oci_spec::runtime::{
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespaceType,
@@ -90,10 +94,15 @@ fn drop_unknown_capabilities(capabilities: &mut Value) -> Vec<String> {
 /// Whether the container gets a pid namespace of its own, with which its processes end.
 pub(crate) fn has_own_pids(spec: &Spec) -> bool {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    namespaces
-        .into_iter()
-        .flatten()
-        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+    namespaces.into_iter().flatten().any(|one| {
+        one.typ() == LinuxNamespaceType::Pid
+            && one.path().as_ref().is_none_or(|path| path.as_os_str().is_empty())
+    })
+}
+
+/// The cgroup that a spec asks for.
+pub(crate) fn cgroup(spec: &Spec) -> Option<&Path> {
+    spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
 /// The resources of a container: the spec's, and the devices that every container may use.
@@ -142,8 +151,6 @@ fn rule(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn read(dir: &Path) -> Result<Box<Spec>> {

@@ -18,16 +18,27 @@ const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "relocation
 /// Builds everything that users run, into `release` of cargo's target folder.
 pub(crate) fn build() -> Result<ExitCode> {
     shim()?;
+    runtime()?;
     shimctl()?;
     let release = sh::target().join("release");
     println!("{}", release.join("containerd-shim-native-v2").display());
+    println!("{}", release.join("shim-runc").display());
     println!("{}", release.join("shimctl").display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the native shim.
 pub(crate) fn shim() -> Result<()> {
-    let program = ["--package", "shim-runc", "--bin", "containerd-shim-native-v2"];
+    engine("containerd-shim-native-v2")
+}
+
+/// Builds the command line of the engine, which is executed for each verb.
+fn runtime() -> Result<()> {
+    engine("shim-runc")
+}
+
+fn engine(program: &str) -> Result<()> {
+    let program = ["--package", "shim-runc", "--bin", program];
     sh::run(sh::cargo().args(["rustc", "--release"]).args(program).arg("--").args(STATIC))
 }
 

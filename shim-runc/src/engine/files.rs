@@ -16,6 +16,7 @@ use nix::{
 use shim_core::{Context, Error, Result};
 
 use super::{
+    doors::Doors,
     plan::{Idmap, Mappings, Plan, Source, Tree},
     sys::{self, MountChange, Reach},
 };
@@ -27,8 +28,10 @@ pub(crate) struct Given<'a> {
     pub(crate) streams: Option<[BorrowedFd<'a>; 3]>,
     /// The container's init process, as a pidfd.
     pub(crate) init: Option<BorrowedFd<'a>>,
-    /// What hooks print goes here.
+    /// What hooks print goes here; else into memory.
     pub(crate) output: Option<BorrowedFd<'a>>,
+    /// The way of another process to the init process.
+    pub(crate) doors: Option<&'a Doors>,
     /// The container's cgroup of v2.
     pub(crate) unified: Option<BorrowedFd<'a>>,
 }
@@ -89,6 +92,9 @@ fn open_one<'a>(source: &Source, given: &Given<'a>, spaces: &Spaces) -> Result<O
         }
         Source::Output => Opened::Lent(given.output.ok_or_else(missing)?),
         Source::Init => Opened::Lent(given.init.ok_or_else(missing)?),
+        Source::Go => Opened::Lent(given.doors.ok_or_else(missing)?.go.as_fd()),
+        Source::Answer => Opened::Lent(given.doors.ok_or_else(missing)?.answer.as_fd()),
+        Source::State => Opened::Lent(given.doors.ok_or_else(missing)?.state.as_fd()),
         Source::Unified => Opened::Lent(given.unified.ok_or_else(missing)?),
     })
 }

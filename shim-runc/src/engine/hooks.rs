@@ -14,7 +14,7 @@ use serde::Serialize;
 use shim_core::{
     Context, Error, Kind, Result,
     linux::signal_pidfd,
-    model::{Bundle, ContainerId, ExitStatus, Pid, Signal},
+    model::{Bundle, ExitStatus, Pid, Signal},
 };
 
 use super::{
@@ -31,7 +31,7 @@ const PRINTED: u64 = 1024;
 pub(crate) struct Hooked {
     pub(crate) hooks: Hooks,
     version: String,
-    id: ContainerId,
+    id: Box<str>,
     bundle: PathBuf,
     annotations: HashMap<String, String>,
 }
@@ -51,7 +51,7 @@ struct State<'a> {
 
 impl Hooked {
     /// Reads a spec's hooks; `None` when it has none.
-    pub(crate) fn of(spec: &Spec, id: &ContainerId, bundle: &Bundle) -> Result<Option<Self>> {
+    pub(crate) fn of(spec: &Spec, id: &str, bundle: &Bundle) -> Result<Option<Self>> {
         let hooks = Hooks::of(spec)?;
         if hooks == Hooks::default() {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Hooked {
         Ok(Some(Self {
             hooks,
             version: spec.version().clone(),
-            id: id.clone(),
+            id: id.into(),
             bundle: bundle.path().to_owned(),
             annotations: spec.annotations().clone().unwrap_or_default(),
         }))
@@ -67,18 +67,24 @@ impl Hooked {
 
     /// The container's state as a file at its beginning.
     pub(crate) fn state(&self, status: &str, pid: Option<Pid>) -> Result<OwnedFd> {
+        let file = memory(c"state").context("make the hooks' state")?;
+        self.write_state(&file, status, pid)?;
+        Ok(file)
+    }
+
+    /// Writes the container's state into an empty file, which is at its beginning then.
+    pub(crate) fn write_state(&self, file: &OwnedFd, status: &str, pid: Option<Pid>) -> Result<()> {
         let state = State {
             oci_version: &self.version,
-            id: self.id.as_str(),
+            id: &self.id,
             status,
             pid: pid.map(Pid::get),
             bundle: &self.bundle,
             annotations: &self.annotations,
         };
-        let mut file = File::from(memory(c"state").context("make the hooks' state")?);
+        let mut file = File::from(file.try_clone()?);
         file.write_all(&serde_json::to_vec(&state)?)?;
-        file.rewind()?;
-        Ok(file.into())
+        Ok(file.rewind()?)
     }
 
     /// Runs hooks one after the other, until one fails.

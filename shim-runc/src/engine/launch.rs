@@ -140,7 +140,10 @@ impl Launcher {
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let (ours, theirs) = socket_pair()?;
-        let output = hooked.map(|_| hooks::memory(c"output")).transpose()?;
+        let output = match given.output {
+            Some(output) => Some(output.try_clone_to_owned()?),
+            None => hooked.map(|_| hooks::memory(c"output")).transpose()?,
+        };
         let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
         let spaces = self.spaces(plan).await?;
         let mut opened = Ok(Vec::new());

@@ -5,6 +5,7 @@
 //! [`execute`]s the plan. After that clone nothing allocates, locks, logs or parses.
 
 pub(crate) mod cgroup;
+pub(crate) mod doors;
 mod execute;
 pub(crate) mod files;
 pub(crate) mod hooks;
@@ -19,3 +20,5 @@ mod step;
 pub(crate) mod sys;
 pub(crate) mod talk;
 mod wire;
+
+pub(crate) use sys::send;

@@ -188,14 +188,18 @@ steps! {
     /// capset(2), and the ambient set.
     SetCapabilities { effective: u64, permitted: u64, inheritable: u64, ambient: u64 }
         = "set capabilities",
-    /// Marks every descriptor but the streams close-on-exec.
-    CloseFiles {} = "mark files close-on-exec",
+    /// Marks every descriptor from this number on close-on-exec.
+    CloseFiles { from: u64 } = "mark files close-on-exec",
     /// Finds the program, as Go's exec.LookPath does.
     FindProgram { name: Text, candidates: Vec<Text> } = "exec: {name}",
     /// Tells the shim to run the hooks of the host's side, and waits for them.
     AwaitHooks {} = "wait for the hooks",
     /// Tells the shim that everything is done, and waits for start.
     AwaitStart { with_state: u64 } = "wait for start",
+    /// The same where another process will start the container, after the one that made it has ended:
+    /// a byte comes by one pipe, and what goes wrong from then on goes into another. Hooks find the
+    /// container's state in a file that is there already.
+    AwaitStarter { go: Slot, answer: Slot, state: Option<Slot> } = "wait for start",
     /// A hook, run to its end by the init process.
     RunHook {
         path: Text, arguments: Vec<Text>, environment: Vec<Text>, seconds: u64, output: Slot;
@@ -275,12 +279,14 @@ pub(crate) enum Part {
     HookSignal,
     /// A hook took too long.
     HookTime,
+    /// Copying what a mount covers.
+    CopyUp,
 }
 
 impl Part {
     /// Reads the number that a child sent.
     pub(crate) fn of(number: u32) -> Self {
-        const ALL: [Part; 33] = [
+        const ALL: [Part; 34] = [
             Part::Whole,
             Part::Plan,
             Part::Target,
@@ -314,6 +320,7 @@ impl Part {
             Part::HookExit,
             Part::HookSignal,
             Part::HookTime,
+            Part::CopyUp,
         ];
         usize::try_from(number).ok().and_then(|at| ALL.get(at)).copied().unwrap_or(Self::Plan)
     }
@@ -351,6 +358,7 @@ impl Part {
             Self::HookExit => "exit status",
             Self::HookSignal => "killed by signal",
             Self::HookTime => "no end in time",
+            Self::CopyUp => "copy what it covers",
         })
     }
 }
@@ -383,7 +391,7 @@ mod tests {
 
     #[test]
     fn parts_keep_their_numbers() {
-        for number in 0..=Part::HookTime as u32 {
+        for number in 0..=Part::CopyUp as u32 {
             assert_eq!(Part::of(number) as u32, number);
         }
         assert_eq!(Part::of(1000), Part::Plan);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use shim_core::{
     Context, Error, Result,
     model::{ExitStatus, Pid},
@@ -48,6 +49,15 @@ pub(crate) struct Gate {
     first: usize,
     program: String,
     output: Option<OwnedFd>,
+}
+
+/// The steps that are left when a process waits for its start, as errors name them: for another process
+/// than the one that planned them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    first: usize,
+    names: Vec<String>,
+    program: String,
 }
 
 /// What a child said.
@@ -215,33 +225,56 @@ impl Gate {
     }
 }
 
+impl Rest {
+    /// What is left of a plan from its wait on.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let first = plan.start().unwrap_or(plan.steps.len());
+        let rest = plan.steps[first..].iter();
+        // The program's own name says more than the last step's.
+        let names = rest.filter(|step| !matches!(step, Step::Execute { .. }));
+        Self { first, names: names.map(Step::to_string).collect(), program: plan.program() }
+    }
+
+    /// Says what went wrong, by the name of the step.
+    pub(crate) fn explain(&self, failure: Failure, output: Option<OwnedFd>) -> Error {
+        let place = usize::try_from(failure.step).ok();
+        let place = place.and_then(|step| step.checked_sub(self.first));
+        match place.and_then(|place| self.names.get(place)) {
+            Some(name) => describe_by(name.clone(), failure, output),
+            None => unknown(failure).context(format!("exec {}", self.program)),
+        }
+    }
+}
+
 /// An error for a step, as its part and the step call it.
 fn describe(step: &Step, failure: Failure, output: Option<OwnedFd>) -> Error {
-    let Failure { part, number, .. } = failure;
-    let what = part.what();
-    let err = match (step, part) {
-        // The words of Go's os/exec: people and tests look for them.
-        (Step::FindProgram { name, .. }, _) => {
-            let name = name.to_string();
-            let why = match part {
-                Part::Stat if number == Errno::ENOENT as i32 => {
-                    format!("stat {name}: no such file or directory")
-                }
-                Part::Stat => format!("stat {name}: {}", Errno::from_raw(number)),
-                _ => what.unwrap_or("not found").to_owned(),
-            };
-            return Error::other(format!("exec: {name:?}: {why}"));
+    let Step::FindProgram { name, .. } = step else {
+        return describe_by(step.to_string(), failure, output);
+    };
+    // The words of Go's os/exec: people and tests look for them.
+    let name = name.to_string();
+    let number = failure.number;
+    let why = match failure.part {
+        Part::Stat if number == Errno::ENOENT as i32 => {
+            format!("stat {name}: no such file or directory")
         }
-        (_, Part::HookExit | Part::HookSignal) => {
+        Part::Stat => format!("stat {name}: {}", Errno::from_raw(number)),
+        part => part.what().unwrap_or("not found").to_owned(),
+    };
+    Error::other(format!("exec: {name:?}: {why}"))
+}
+
+fn describe_by(name: String, failure: Failure, output: Option<OwnedFd>) -> Error {
+    let Failure { part, number, .. } = failure;
+    let err = match (part, part.what()) {
+        (Part::HookExit | Part::HookSignal, what) => {
             let printed = output.map(hooks::printed).unwrap_or_default();
             Error::other(format!("{} {number}{printed}", what.unwrap_or_default()))
         }
-        _ => match what {
-            Some(what) => unknown(failure).context(what),
-            None => unknown(failure),
-        },
+        (_, Some(what)) => unknown(failure).context(what),
+        (_, None) => unknown(failure),
     };
-    err.context(step.to_string())
+    err.context(name)
 }
 
 fn unknown(failure: Failure) -> Error {

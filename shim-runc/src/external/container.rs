@@ -31,8 +31,8 @@ use super::{
     process::{Left, read_pid, write},
 };
 use crate::{
-    backend::{self, Owner},
     engine::{cgroup::Cgroup, oom::OomWatch},
+    making::{self, Owner},
     record::Record,
 };
 
@@ -117,7 +117,7 @@ impl ExternalContainer {
         line: impl FnOnce(&cli::Told) -> Line,
     ) -> Result<Process> {
         let Parts { caller, owner, has_own_pids, .. } = &self.parts;
-        backend::streams(&streams, *owner)?;
+        making::streams(&streams, *owner)?;
         let Left { process, pidfd } = caller.leave("runtime", streams, line).await?;
         let cgroup = place::cgroup(process.pid);
         let life = Life {
@@ -293,7 +293,7 @@ impl Container for ExternalContainer {
         let is_sandbox = self.life.get().is_some_and(|life| life.is_sandbox);
         let inner = is_sandbox.then(|| Scratch(file("inner.pid")));
         let inner_file = inner.as_ref().map(|file| file.0.as_path());
-        backend::streams(&streams, *owner)?;
+        making::streams(&streams, *owner)?;
         let line = |told: &cli::Told| cli::exec(container, &spec.0, inner_file, told);
         let left = self.in_life(caller.leave(&name, streams, line)).await?;
         let Left { process, pidfd } = left;

@@ -34,8 +34,8 @@ use self::{
     container::{ExternalContainer, Parts},
 };
 use crate::{
-    backend::Owner,
     engine::cgroup::{Cgroup, CgroupPath},
+    making::Owner,
     options::Options,
     record::Record,
     spec,

@@ -5,21 +5,23 @@ use std::{
     io::{Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::{PermissionsExt, symlink},
+        unix::fs::PermissionsExt,
     },
     path::PathBuf,
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use shim_core::{
     Backend, Container, Create, Created, Error, Exec, Init, Process, Streams,
     model::{Bundle, ContainerId, ExecId, ExitStatus, RuntimeOptions},
 };
 use tempfile::TempDir;
 
-use crate::Bench;
+use crate::{Bench, common as bundle};
+
+pub(crate) use crate::common::process;
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
@@ -55,21 +57,11 @@ impl Made {
 
     pub(crate) fn command(args: &[&str]) -> Self {
         let dir = Arc::new(TempDir::new_in("/run").unwrap());
-        let rootfs = dir.path().join("rootfs");
-        for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
-            fs::create_dir_all(rootfs.join(directory)).unwrap();
-        }
-        fs::set_permissions(rootfs.join("tmp"), PermissionsExt::from_mode(0o1777)).unwrap();
+        bundle::make_rootfs(&dir.path().join("rootfs"));
         fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
-        for applet in APPLETS {
-            symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
-        }
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
-        fs::write(rootfs.join("etc/passwd"), passwd).unwrap();
         let id = format!("c{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let id = ContainerId::parse(&id).unwrap();
-        Self { dir, spec: spec(args), id, options: None }
+        Self { dir, spec: bundle::spec(args), id, options: None }
     }
 
     pub(crate) fn rootfs(&self) -> PathBuf {
@@ -234,82 +226,6 @@ pub(crate) fn read_until(from: &OwnedFd, text: &str) -> String {
     }
     all
 }
-
-pub(crate) fn process(args: &[&str]) -> Value {
-    json!({
-        "user": { "uid": 0, "gid": 0 },
-        "args": args,
-        "env": ["PATH=/usr/local/bin:/usr/bin:/bin", "TERM=xterm"],
-        "cwd": "/",
-        "noNewPrivileges": true,
-        "capabilities": { "bounding": CAPS, "effective": CAPS, "permitted": CAPS },
-        "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024 }],
-    })
-}
-
-/// What containerd's client writes for an image without any wishes.
-fn spec(args: &[&str]) -> Value {
-    json!({
-        "ociVersion": "1.1.0",
-        "process": process(args),
-        "root": { "path": "rootfs" },
-        "hostname": "box",
-        "mounts": [
-            { "destination": "/proc", "type": "proc", "source": "proc",
-              "options": ["nosuid", "noexec", "nodev"] },
-            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-            { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-              "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"] },
-            { "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-              "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"] },
-            { "destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
-              "options": ["nosuid", "noexec", "nodev"] },
-            { "destination": "/sys", "type": "sysfs", "source": "sysfs",
-              "options": ["nosuid", "noexec", "nodev", "ro"] },
-            { "destination": "/run", "type": "tmpfs", "source": "tmpfs",
-              "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-        ],
-        "linux": {
-            "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-            "namespaces": [
-                { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" },
-                { "type": "network" }, { "type": "cgroup" },
-            ],
-            "maskedPaths": [
-                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
-                "/sys/devices/virtual/powercap", "/proc/scsi",
-            ],
-            "readonlyPaths": [
-                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-            ],
-        },
-    })
-}
-
-const CAPS: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
-
-const APPLETS: [&str; 32] = [
-    "sh", "cat", "ls", "echo", "id", "hostname", "mount", "sleep", "stat", "readlink", "grep",
-    "touch", "mkdir", "ps", "kill", "env", "pwd", "tty", "stty", "true", "false", "head", "wc",
-    "ip", "mknod", "dd", "sort", "tr", "cut", "test", "umount", "date",
-];
 
 /// Options as CRI passes them.
 pub(crate) fn options(toml: &str) -> RuntimeOptions {

@@ -8,6 +8,8 @@
 mod bench;
 mod bundle;
 mod cases;
+#[path = "../common/mod.rs"]
+mod common;
 mod host;
 
 use std::{

@@ -181,7 +181,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// `Unsupported` without a freezer.
-    pub(crate) async fn thaw(&self) -> Result<()> {
+    pub(crate) fn thaw(&self) -> Result<()> {
         freeze::thaw(self)
     }
 

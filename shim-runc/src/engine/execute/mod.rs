@@ -4,6 +4,7 @@
 //! that may be in any state, its memory is charged to the container, and its only way to say
 //! something is a [`Report`].
 
+mod copy_up;
 mod hooks;
 mod mounts;
 mod nodes;
@@ -13,11 +14,12 @@ mod root;
 mod settings;
 mod streams;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::{
+    plan::place,
     report::{Failure, Report},
     step::{Order, Part},
     sys::{self, Files},
@@ -60,6 +62,8 @@ impl From<Errno> for Fault {
 /// What one step leaves for a later one.
 struct Executor<'plan> {
     files: &'plan Files,
+    /// Whoever hears the reports.
+    listener: Slot,
     /// The `tasks` files of the cgroup, until they were written to.
     tasks: Files,
     /// The container's `/`, from `AttachRoot` on.
@@ -84,6 +88,7 @@ struct Executor<'plan> {
 pub(crate) fn run(plan: &'static [u8], files: &Files) -> ! {
     let mut executor = Executor {
         files,
+        listener: SOCKET,
         tasks: Files::new(),
         root: None,
         proc: None,
@@ -140,6 +145,9 @@ impl<'plan> Executor<'plan> {
             Order::Mount { kind, target, options, attributes, propagation, place } => {
                 let target = self.target(target, root::Kind::Directory, place)?;
                 let mount = mounts::make(kind, options, attributes)?;
+                if place & place::COPY_UP != 0 {
+                    copy_up::copy(target.as_fd(), mount.as_fd())?;
+                }
                 mounts::put(&mount, &target, propagation)
             }
             Order::MountWhole { kind, source, target, flags, options, propagation, place } => {
@@ -201,11 +209,12 @@ impl<'plan> Executor<'plan> {
                 let sets = sys::Capabilities { effective, permitted, inheritable };
                 privileges::set(sets, ambient)
             }
-            Order::CloseFiles {} => Ok(sys::close_on_exec_from(3)?),
+            Order::CloseFiles { from } => Ok(sys::close_on_exec_from(word(from)?)?),
             Order::FindProgram { name, candidates } => self.find_program(name, candidates),
             Order::AwaitHooks {} => self.ask_for_state(Report::RunHooks),
             Order::AwaitStart { with_state: 0 } => self.ask(Report::Ready),
             Order::AwaitStart { .. } => self.ask_for_state(Report::Ready),
+            Order::AwaitStarter { go, answer, state } => self.await_starter(go, answer, state),
             Order::RunHook { path, arguments, environment, seconds, output } => {
                 self.run_hook(hooks::Hook { path, arguments, environment, seconds, output })
             }
@@ -219,7 +228,6 @@ impl<'plan> Executor<'plan> {
     }
 
     fn root(&self) -> Done<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
         self.root
             .as_ref()
             .map(AsFd::as_fd)
@@ -235,7 +243,7 @@ impl<'plan> Executor<'plan> {
 
     fn report(&self, report: Report) -> Done {
         // write(2) and not sendmsg(2): a seccomp filter may be in force already.
-        sys::write_whole(self.file(SOCKET)?, &report.bytes()).part(Part::Report)
+        sys::write_whole(self.file(self.listener)?, &report.bytes()).part(Part::Report)
     }
 
     /// The same, and the go comes with the container's state.
@@ -249,6 +257,17 @@ impl<'plan> Executor<'plan> {
                 Ok(())
             }
         }
+    }
+
+    /// Tells the maker, who may end then, that all is done; and waits for whoever starts it.
+    fn await_starter(&mut self, go: Slot, answer: Slot, state: Option<Slot>) -> Done {
+        if let Some(state) = state {
+            self.state = Some(sys::lift(self.file(state)?)?);
+        }
+        self.report(Report::Ready)?;
+        self.listener = answer;
+        // It never ends without a byte: this process has the pipe open for writing, too.
+        sys::read(self.file(go)?, &mut [0]).map(drop).part(Part::Report)
     }
 
     /// Tells the shim something and waits for its go.

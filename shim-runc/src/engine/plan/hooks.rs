@@ -8,8 +8,11 @@ use std::{path::PathBuf, time::Duration};
 use oci_spec::runtime::{Hook as Asked, Spec};
 use shim_core::{Error, Result};
 
-use super::{Draft, Plan, Source};
+use super::{Draft, Plan, Source, Starter};
 use crate::engine::{step::Step, wire::Text};
+
+/// The number behind the standard streams.
+pub(super) const FIRST_FILE: u64 = 3;
 
 /// One program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +67,22 @@ impl Hooks {
     }
 
     /// Plans the wait for the start, and those that run right after it.
-    pub(super) fn start(&self, draft: &mut Draft, environment: &[Text]) -> Result<()> {
-        draft.step(Step::AwaitStart { with_state: u64::from(!self.start.is_empty()) });
+    pub(super) fn start(
+        &self,
+        draft: &mut Draft,
+        environment: &[Text],
+        starter: Starter,
+    ) -> Result<()> {
+        let has_hooks = !self.start.is_empty();
+        let wait = match starter {
+            Starter::Maker => Step::AwaitStart { with_state: u64::from(has_hooks) },
+            Starter::Other => {
+                let [go, answer] = [Source::Go, Source::Answer].map(|source| draft.file(source));
+                let state = has_hooks.then(|| draft.file(Source::State));
+                Step::AwaitStarter { go, answer, state }
+            }
+        };
+        draft.step(wait);
         let mut hooks = self.start.iter();
         hooks.try_for_each(|hook| hook.inside(draft, "startContainer", environment))
     }
@@ -125,7 +142,7 @@ impl Hook {
         draft.step(Step::PlaceStreams { stdin, stdout, stderr });
         draft.step(Step::SetUmask { mask: 0o022 });
         draft.step(Step::Enter { path: Text::new(bundle)? });
-        draft.step(Step::CloseFiles {});
+        draft.step(Step::CloseFiles { from: FIRST_FILE });
         let path = Text::new(&self.path)?;
         draft.step(Step::FindProgram { name: path.clone(), candidates: vec![path] });
         draft.step(Step::Execute {

@@ -44,12 +44,14 @@ use super::{
     wire::{Slot, Text},
 };
 
-/// Where a mount's target may be.
+/// Where a mount's target may be, and what becomes of it.
 pub(crate) mod place {
     /// The target may be inside procfs.
     pub(crate) const IN_PROC: u64 = 1;
     /// The target has to be a directory that no symlink leads to.
     pub(crate) const ORDINARY: u64 = 2;
+    /// What is at the target is copied into the mount.
+    pub(crate) const COPY_UP: u64 = 4;
 }
 
 /// The first two files of every request are the plan and the child's socket.
@@ -107,6 +109,21 @@ pub(crate) struct Choices {
     pub(crate) no_pivot_root: bool,
     /// The process gets a terminal.
     pub(crate) terminal: bool,
+    /// How many files behind the standard streams the program gets, under the numbers that they have
+    /// in the stem.
+    pub(crate) kept_files: u32,
+    /// Who starts the container.
+    pub(crate) starter: Starter,
+}
+
+/// Who lets a container's program run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Starter {
+    /// The process that has made the container, and is there until then.
+    #[default]
+    Maker,
+    /// Another one, which finds the way by files that were given for it.
+    Other,
 }
 
 /// What a container's processes all have, the added ones too.
@@ -248,7 +265,7 @@ impl Plan {
         process::streams(draft, process, choices, Console::Bound)?;
         mounts::finish(draft, spec, propagation)?;
         scheduling::memory(draft, linux)?;
-        process::run(draft, process, inherited, Start::Awaited(hooks))?;
+        process::run(draft, process, inherited, choices, Start::Awaited(hooks))?;
         Ok(std::mem::take(&mut draft.plan))
     }
 
@@ -268,7 +285,7 @@ impl Plan {
         namespaces.follow(draft);
         draft.keyring(inherited)?;
         process::streams(draft, process, choices, Console::Apart)?;
-        process::run(draft, process, inherited, Start::AtOnce)?;
+        process::run(draft, process, inherited, choices, Start::AtOnce)?;
         Ok(std::mem::take(&mut draft.plan))
     }
 
@@ -314,7 +331,9 @@ impl Plan {
 
     /// The number of the step that waits for the start.
     pub(crate) fn start(&self) -> Option<usize> {
-        self.steps.iter().position(|step| matches!(step, Step::AwaitStart { .. }))
+        let waits =
+            |step: &Step| matches!(step, Step::AwaitStart { .. } | Step::AwaitStarter { .. });
+        self.steps.iter().position(waits)
     }
 
     /// The plan's bytes, as the executor reads them.

@@ -144,6 +144,9 @@ impl One {
         if self.target == Path::new("/") && !self.options.is_remount {
             return Err(Error::invalid("the root filesystem is not a mount of the spec"));
         }
+        if self.options.copies_up && self.kind != "tmpfs" {
+            return Err(Error::invalid("only a tmpfs has the option tmpcopyup"));
+        }
         if self.options.is_remount {
             return self.remount(draft);
         }
@@ -199,6 +202,9 @@ impl One {
         let is_long = |value: &Text| value.as_c_str().to_bytes().len() > VALUE;
         let mut values = self.options.filesystem.iter().filter_map(|(_, value)| value.as_ref());
         if values.any(is_long) {
+            if self.options.copies_up {
+                return Err(Error::invalid("an option is too long for one with tmpcopyup"));
+            }
             let (flags, options) = (self.options.flags(), self.options.joined()?);
             draft.step(Step::MountWhole {
                 kind,
@@ -277,7 +283,8 @@ impl One {
 
     fn place(&self) -> u64 {
         let is_coverable = COVERABLE.iter().any(|file| self.target == Path::new(file));
-        if is_coverable { place::IN_PROC } else { 0 }
+        let copy = if self.options.copies_up { place::COPY_UP } else { 0 };
+        if is_coverable { place::IN_PROC | copy } else { copy }
     }
 }
 

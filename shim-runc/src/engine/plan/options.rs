@@ -1,7 +1,7 @@
 //! Mount options, fstab style: flags of the mount, flags of the superblock, propagation, and what
 //! is left for the filesystem.
 
-use shim_core::{Error, Kind, Result};
+use shim_core::Result;
 
 use crate::engine::{
     sys::{MountChange, Reach, attribute},
@@ -14,6 +14,8 @@ pub(super) struct Options {
     /// `bind` or `rbind`.
     pub(super) bind: Option<Reach>,
     pub(super) is_remount: bool,
+    /// `tmpcopyup`: a tmpfs begins with what it covers.
+    pub(super) copies_up: bool,
     /// Attributes to set on the mount alone.
     pub(super) set: u64,
     /// Attributes to clear: asked for by name.
@@ -61,10 +63,7 @@ impl Options {
             "remount" => self.is_remount = true,
             "idmap" => self.idmap = Some(Reach::Top),
             "ridmap" => self.idmap = Some(Reach::Tree),
-            "tmpcopyup" => {
-                let why = format!("mount option {option} is not supported");
-                return Err(Error::new(Kind::Unsupported, why));
-            }
+            "tmpcopyup" => self.copies_up = true,
             _ => {
                 if let Some(flags) = propagation(option) {
                     self.propagation.push(flags);

@@ -6,7 +6,8 @@ use oci_spec::runtime::{PosixRlimitType, Process};
 use shim_core::{Error, Result};
 
 use super::{
-    Choices, Console, Draft, Inherited, Source, Start, capabilities::Sets, in_container, scheduling,
+    Choices, Console, Draft, Inherited, Source, Start, capabilities::Sets, hooks, in_container,
+    scheduling,
 };
 use crate::engine::{
     execute,
@@ -73,6 +74,7 @@ pub(super) fn run(
     draft: &mut Draft,
     process: &Process,
     inherited: &Inherited,
+    choices: Choices,
     start: Start<'_>,
 ) -> Result<()> {
     limits(draft, process)?;
@@ -110,12 +112,12 @@ pub(super) fn run(
     draft.step(Step::SetIds { uid: user.uid().into(), gid: user.gid().into(), groups });
     draft.step(Step::EnterAgain { path: cwd });
     draft.step(sets.step());
-    draft.step(Step::CloseFiles {});
+    draft.step(Step::CloseFiles { from: hooks::FIRST_FILE + u64::from(choices.kept_files) });
     let (find, arguments) = program(process, &environment)?;
     draft.step(find);
     draft.plan.steps.extend(filter.filter(|_| no_new_privileges));
     if let Start::Awaited(hooks) = start {
-        hooks.start(draft, &environment)?;
+        hooks.start(draft, &environment, choices.starter)?;
     }
     draft.step(Step::Execute { arguments, environment });
     Ok(())

@@ -24,6 +24,12 @@ pub(crate) enum Source {
     Output,
     /// The container's init process.
     Init,
+    /// Where the start comes from, when another process than the maker says so.
+    Go,
+    /// Where that process hears what went wrong.
+    Answer,
+    /// The container's state as its own hooks are told it.
+    State,
     /// The cgroup's directory in the unified hierarchy.
     Unified,
 }

@@ -249,7 +249,6 @@ fn what_is_not_offered_is_refused() {
         |spec| spec["linux"]["mountLabel"] = "x".into(),
         |spec| spec["process"]["selinuxLabel"] = "x".into(),
         |spec| spec["process"]["apparmorProfile"] = "x".into(),
-        |spec| spec["mounts"][1]["options"] = json!(["tmpcopyup"]),
         |spec| spec["linux"]["personality"] = json!({ "domain": "LINUX", "flags": ["x"] }),
         |spec| {
             let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
@@ -270,6 +269,7 @@ fn what_makes_no_sense_is_refused() {
         |spec| spec["process"]["args"] = json!(["a\u{0}b"]),
         |spec| spec["process"]["user"]["additionalGids"] = (0..2000).collect::<Vec<u32>>().into(),
         |spec| spec["mounts"][0]["destination"] = "/".into(),
+        |spec| spec["mounts"][0]["options"] = json!(["tmpcopyup"]),
         |spec| spec["mounts"][1]["destination"] = "/proc".into(),
         |spec| spec["mounts"][2]["source"] = "a\u{0}b".into(),
         |spec| spec["linux"]["rootfsPropagation"] = "loud".into(),

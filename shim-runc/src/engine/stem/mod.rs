@@ -22,8 +22,7 @@ use tokio::{
 
 pub(crate) use request::Request;
 use request::{ANSWER, Answer, NUMBERS, Outcome};
-use spawn::Seed;
-pub(crate) use spawn::run_if_asked;
+pub(crate) use spawn::{Seed, run_if_asked};
 
 use super::{
     step::Part,
@@ -38,7 +37,7 @@ pub(crate) struct Stem {
 }
 
 /// The way to the stem, for one request at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
     seed: Seed,
     /// None while there is no stem.
@@ -64,14 +63,24 @@ pub(crate) enum Refused {
 }
 
 impl Stem {
+    /// A stem that is made when it is first needed.
+    ///
+    /// # Errors
+    /// When the kernel is too old.
+    pub(crate) fn of(seed: Seed, reaper: Reaper) -> Result<Self> {
+        check_kernel()?;
+        let line = Line { seed, socket: None, next: 0 };
+        Ok(Self { line: Arc::new(Mutex::new(line)), reaper })
+    }
+
     /// Has a stem made as soon as the runtime has nothing more urgent to do: a shim is ready
     /// without it.
     ///
     /// # Errors
     /// When the kernel is too old.
     pub(crate) fn plant(reaper: Reaper) -> Result<Self> {
-        check_kernel()?;
-        let stem = Self { line: Arc::default(), reaper };
+        // The shim stands in its first container's bundle.
+        let stem = Self::of(Seed::new(".", 0), reaper)?;
         let planted = stem.clone();
         tokio::spawn(async move { planted.grow().await });
         Ok(stem)

@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::{CStr, CString},
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    path::PathBuf,
 };
 
 use nix::{
@@ -24,7 +24,8 @@ use tokio::io::unix::AsyncFd;
 use super::serve;
 use crate::engine::sys;
 
-/// The command line of a stem: this, and the number of its socket.
+/// The command line of a stem: this, the number of its socket, and how many files behind the standard
+/// streams it keeps for its children.
 const NAME: &CStr = c"shim-stem";
 
 /// Runs as a stem if this process was executed to be one, and then does not return.
@@ -34,20 +35,33 @@ pub(crate) fn run_if_asked() {
         return;
     }
     let number = arguments.next().and_then(|number| number.to_str()?.parse().ok());
-    if let Some(Ok(socket)) = number.map(sys::inherited_alone) {
+    let kept = arguments.next().and_then(|kept| kept.to_str()?.parse().ok());
+    if let Some((number, kept)) = number.zip(kept)
+        && let Ok(socket) = sys::inherited(number, kept)
+    {
         serve::serve(&socket);
     }
     sys::exit(0);
 }
 
 /// What a stem is made from.
-#[derive(Debug, Default)]
-pub(super) struct Seed {
+#[derive(Debug)]
+pub(crate) struct Seed {
     /// Our executable, once it has been needed.
     sealed: Option<SealedExecutable>,
+    /// A directory that our executable is not in.
+    apart: PathBuf,
+    /// How many files behind the standard streams a stem keeps.
+    kept: u32,
 }
 
 impl Seed {
+    /// A seed for stems whose children keep that many files behind the standard streams, all of which
+    /// were open when this process began. `apart` is for [`SealedExecutable::open`].
+    pub(crate) fn new(apart: impl Into<PathBuf>, kept: u32) -> Self {
+        Self { sealed: None, apart: apart.into(), kept }
+    }
+
     /// Executes a stem, and returns the way to it.
     pub(super) fn grow(&mut self, reaper: &Reaper) -> Result<AsyncFd<OwnedFd>> {
         self.spawn(reaper).map_err(|err| err.context("make the stem").with_kind(Kind::Unavailable))
@@ -59,9 +73,10 @@ impl Seed {
             .context("make its socket")?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("prepare its socket")?;
         let ours = watch(ours)?;
-        let number = CString::new(theirs.as_raw_fd().to_string()).expect("a number has no NUL");
+        let text = |number: String| CString::new(number).expect("a number has no NUL");
+        let (number, kept) = (text(theirs.as_raw_fd().to_string()), text(self.kept.to_string()));
         let hold = reaper.hold();
-        let pid = sys::spawn(self.program()?.as_fd(), [NAME, &number], theirs.as_fd());
+        let pid = sys::spawn(self.program()?.as_fd(), [NAME, &number, &kept], theirs.as_fd());
         let pid = pid.context("execute ourselves")?;
         hold.keep(Pid::new(pid)?);
         if let Some((soft, hard)) = given_files() {
@@ -76,8 +91,7 @@ impl Seed {
     fn program(&mut self) -> Result<&SealedExecutable> {
         let sealed = match self.sealed.take() {
             Some(sealed) => sealed,
-            // The shim stands in its first container's bundle.
-            None => SealedExecutable::open(Path::new("."))?,
+            None => SealedExecutable::open(&self.apart)?,
         };
         Ok(self.sealed.insert(sealed))
     }

@@ -94,11 +94,11 @@ pub(crate) fn clone_own_child() -> Result<Cloned> {
 /// vfork(2) would have the caller wait until the program is in place.
 pub(crate) fn spawn(
     program: BorrowedFd<'_>,
-    arguments: [&CStr; 2],
+    arguments: [&CStr; 3],
     kept: BorrowedFd<'_>,
 ) -> Result<i32> {
-    let [name, argument] = arguments.map(CStr::as_ptr);
-    let arguments = [name, argument, ptr::null()];
+    let [name, first, second] = arguments.map(CStr::as_ptr);
+    let arguments = [name, first, second, ptr::null()];
     let none: *const *const libc::c_char = &ptr::null();
     let (program, kept) = (program.as_raw_fd(), kept.as_raw_fd());
     // SAFETY: the child calls the kernel and nothing else, whatever locks other threads hold.

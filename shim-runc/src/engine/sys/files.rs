@@ -75,12 +75,12 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<()> {
 }
 
 /// Takes the one descriptor that was handed over by number at exec, and closes all others but the
-/// standard streams.
-pub(crate) fn inherited_alone(fd: RawFd) -> Result<OwnedFd> {
+/// standard streams and those `kept` behind them, which stand below it.
+pub(crate) fn inherited(fd: RawFd, kept: u32) -> Result<OwnedFd> {
     // SAFETY: F_SETFD takes an integer, and fails on a descriptor that is not open.
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    for (from, to) in [(3, fd.unsigned_abs().saturating_sub(1)), (fd.unsigned_abs() + 1, u32::MAX)]
-    {
+    let (first, own) = (3 + kept, fd.unsigned_abs());
+    for (from, to) in [(first, own.saturating_sub(1)), (own + 1, u32::MAX)] {
         if from <= to {
             // SAFETY: this process has opened none of its own yet.
             done(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
@@ -145,6 +145,57 @@ pub(crate) fn read(fd: impl AsFd, into: &mut [u8]) -> Result<usize> {
         match nix::unistd::read(fd.as_fd(), into) {
             Err(Errno::EINTR) => {}
             read => return read,
+        }
+    }
+}
+
+/// The names in a directory, getdents64(2), without allocation.
+pub(crate) struct Entries {
+    bytes: [u8; 2048],
+    at: usize,
+    end: usize,
+}
+
+impl Entries {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; 2048], at: 0, end: 0 }
+    }
+
+    /// The next name in a directory that is open for reading; the same one each time.
+    pub(crate) fn next(&mut self, directory: BorrowedFd<'_>) -> Result<Option<&CStr>> {
+        /// What stands before a name in `struct linux_dirent64`, and where its own length is.
+        const HEAD: usize = 19;
+        const LENGTH: usize = 16;
+        if self.at >= self.end {
+            let (start, room) = (self.bytes.as_mut_ptr(), self.bytes.len());
+            // SAFETY: the kernel writes no more than the given length.
+            let got =
+                unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), start, room) };
+            self.end = usize::try_from(Errno::result(got)?).map_err(|_| Errno::EIO)?;
+            self.at = 0;
+            if self.end == 0 {
+                return Ok(None);
+            }
+        }
+        let entry = &self.bytes[self.at..self.end];
+        let length = entry.get(LENGTH..LENGTH + 2).and_then(|two| two.try_into().ok());
+        let length = usize::from(u16::from_ne_bytes(length.ok_or(Errno::EIO)?));
+        let name = entry.get(HEAD..length).ok_or(Errno::EIO)?;
+        self.at += length;
+        CStr::from_bytes_until_nul(name).map(Some).map_err(|_| Errno::EIO)
+    }
+}
+
+/// Copies the next bytes from one file to another, sendfile(2); 0 at the end.
+pub(crate) fn send_file(to: BorrowedFd<'_>, from: BorrowedFd<'_>) -> Result<usize> {
+    const MOST: usize = 1 << 30;
+    let none: *mut libc::off_t = std::ptr::null_mut();
+    loop {
+        // SAFETY: both are open for the length of the call; no offset is passed.
+        let sent = unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), none, MOST) };
+        match Errno::result(sent) {
+            Err(Errno::EINTR) => {}
+            sent => return usize::try_from(sent?).map_err(|_| Errno::EIO),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Mounts of the spec.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown, symlink},
+};
 
 use serde_json::json;
 
@@ -12,6 +15,39 @@ fn mount(made: Made, mount: serde_json::Value) -> Made {
 }
 
 cases! {
+    async fn a_tmpfs_can_begin_with_what_it_covers(bench: &Bench) {
+        let script = "cd /data; find . -mindepth 1 | sort | xargs stat -c '%n %F %a %u'; \
+            cat a/big | wc -c; readlink l; echo new > a/new; cat a/new";
+        let made = mount(Made::script(script), json!({ "destination": "/data", "type": "tmpfs",
+            "source": "tmpfs", "options": ["tmpcopyup", "nosuid", "mode=755"] }));
+        let data = made.rootfs().join("data");
+        fs::create_dir_all(data.join("a/b")).unwrap();
+        fs::write(data.join("a/big"), vec![b'x'; 3_000_000]).unwrap();
+        for applet in ["find", "xargs"] {
+            symlink("busybox", made.rootfs().join("bin").join(applet)).unwrap();
+        }
+        let mode = |path: &str, mode| {
+            fs::set_permissions(data.join(path), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        symlink("/etc/passwd", data.join("l")).unwrap();
+        chown(data.join("a/big"), Some(1000), Some(1000)).unwrap();
+        mode("a/big", 0o4750);
+        mode("a/b", 0o700);
+        nix::unistd::mkfifo(&data.join("p"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let expected = "./a directory 755 0\n./a/b directory 700 0\n./a/big regular file 4750 1000\n\
+            ./l symbolic link 777 0\n./p fifo 400 0\n3000000\n/etc/passwd\nnew\n";
+        assert_eq!(made.output(bench).await, expected);
+        // What is written goes into the tmpfs.
+        assert!(!data.join("a/new").exists());
+        let made = made.with(|spec| {
+            let mounts = spec["mounts"].as_array_mut().unwrap();
+            mounts.last_mut().unwrap()["options"] = json!(["ro", "tmpcopyup"]);
+            spec["process"]["args"][2] = "cat /data/a/big | wc -c; touch /data/x".into();
+        });
+        let expected = "3000000\ntouch: /data/x: Read-only file system\n";
+        assert_eq!(made.run(bench).await.0, expected);
+    }
+
     async fn files_and_directories_are_bound(bench: &Bench) {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("file"), "from outside\n").unwrap();
@@ -154,8 +190,8 @@ cases! {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("file"), "hello\n").unwrap();
         let made = Made::script("cat /etc/resolv.conf /link/deep/file; ls /run2/sub");
-        std::os::unix::fs::symlink("../run2/sub/resolv.conf", made.rootfs().join("etc/resolv.conf")).unwrap();
-        std::os::unix::fs::symlink("/real", made.rootfs().join("link")).unwrap();
+        symlink("../run2/sub/resolv.conf", made.rootfs().join("etc/resolv.conf")).unwrap();
+        symlink("/real", made.rootfs().join("link")).unwrap();
         fs::create_dir(made.rootfs().join("real")).unwrap();
         let bind = |target: &str| json!({ "destination": target, "type": "bind",
             "source": outside.path().join("file"), "options": ["bind"] });

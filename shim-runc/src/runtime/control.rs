@@ -1,0 +1,233 @@
+//! Starting, signalling, freezing, limiting, counting and deleting a container that another process has
+//! made.
+
+use std::{fs::File, os::fd::OwnedFd};
+
+use oci_spec::runtime::LinuxResources;
+use shim_core::{
+    Error, Kind, Result,
+    linux::signal_pidfd,
+    model::{Bundle, Pid, Signal, Stats},
+};
+
+use super::{Files, Runtime, Status, folder::Folder, state::Saved};
+use crate::{
+    container::signal_all,
+    engine::{
+        cgroup::Cgroup,
+        doors,
+        hooks::Hooked,
+        oom::OomWatch,
+        plan::{Hook, Hooks},
+    },
+    record, spec,
+};
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The init process.
+    Init,
+    /// Every process of the container.
+    All,
+}
+
+impl Runtime {
+    /// Lets the program of a container run.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it has been started; else why its program does not run.
+    pub async fn start(&self, id: &str) -> Result<()> {
+        let folder = self.locked(id)?;
+        let saved = folder.load()?;
+        let refuse = |why: String| Err(Error::new(Kind::FailedPrecondition, why));
+        match saved.status(&folder)? {
+            Status::Created => {}
+            Status::Stopped => {
+                return refuse("cannot start a container that has stopped".to_owned());
+            }
+            Status::Running => {
+                return refuse("cannot start an already running container".to_owned());
+            }
+            other => return refuse(format!("cannot start a container in the {other} state")),
+        }
+        let rest = saved.rest.clone().unwrap_or_default();
+        let output = File::open(folder.output()).ok().map(OwnedFd::from);
+        let opened = doors::open(folder.path(), &rest, output);
+        doors::remove(folder.path());
+        opened?;
+        let pid = saved.init.map(|init| Pid::new(init.pid)).transpose()?;
+        self.hooks(&folder, &saved, |hooks| &hooks.poststart, "running", pid).await
+    }
+
+    /// Signals a container.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub fn kill(&self, id: &str, whom: Whom, signal: Signal) -> Result<()> {
+        let folder = self.find(id)?;
+        let saved = folder.load()?;
+        let cgroup = saved.cgroup()?;
+        let init = saved.live_init();
+        match (whom, init) {
+            (Whom::All, _) if signal == Signal::KILL => return cgroup.kill(),
+            (Whom::All, _) => signal_all(&cgroup.pids()?, signal)?,
+            (Whom::Init, None) => return Err(not_running()),
+            (Whom::Init, Some(_))
+                if signal == Signal::KILL && !spec::has_own_pids(folder.spec()?.as_ref()) =>
+            {
+                // Nothing else ends what the init process would leave.
+                return cgroup.kill();
+            }
+            (Whom::Init, Some(init)) => signal_pidfd(init, signal)
+                .map_err(|err| if err.kind() == Kind::NotFound { not_running() } else { err })?,
+        }
+        if signal == Signal::KILL && cgroup.frozen()? {
+            // On cgroup v1 a frozen process ends only when it is thawed.
+            cgroup.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Removes a container: one that has ended, that waits for its start, or by force any.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it runs, `NotFound` when there is none; by force neither.
+    pub async fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let folder = match self.locked(id) {
+            Err(err) if err.kind() == Kind::NotFound && force => return Ok(()),
+            folder => folder?,
+        };
+        let saved = match folder.load() {
+            // Its making was cut short, or its file is damaged: the record says what to remove.
+            Err(_) if force => None,
+            saved => Some(saved?),
+        };
+        if let Some(saved) = &saved {
+            let status = saved.status(&folder)?;
+            if !force && !matches!(status, Status::Stopped | Status::Created) {
+                let why = format!("cannot delete container {id} that is not stopped: {status}");
+                return Err(Error::new(Kind::FailedPrecondition, why));
+            }
+        }
+        record::clean_up_own(folder.bundle())?;
+        if let Some(saved) = &saved {
+            self.hooks(&folder, saved, |hooks| &hooks.poststop, "stopped", None).await?;
+        }
+        folder.remove()
+    }
+
+    /// Freezes all processes of a container.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub async fn pause(&self, id: &str) -> Result<()> {
+        let folder = self.locked(id)?;
+        let saved = folder.load()?;
+        match saved.status(&folder)? {
+            Status::Running | Status::Created => saved.cgroup()?.freeze().await,
+            _ => Err(not_running()),
+        }
+    }
+
+    /// Lets all processes of a paused container go on.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it is not paused.
+    pub fn resume(&self, id: &str) -> Result<()> {
+        let folder = self.locked(id)?;
+        let saved = folder.load()?;
+        match saved.status(&folder)? {
+            Status::Paused => saved.cgroup()?.thaw(),
+            _ => Err(Error::new(Kind::FailedPrecondition, "container not paused")),
+        }
+    }
+
+    /// Changes the limits that are given.
+    ///
+    /// # Errors
+    /// The limit that could not be set; those before it are.
+    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+        let folder = self.locked(id)?;
+        let saved = folder.load()?;
+        match saved.status(&folder)? {
+            Status::Stopped => Err(not_running()),
+            _ => saved.cgroup()?.update(resources),
+        }
+    }
+
+    /// Lists the processes of a container as the host sees them; one that has ended has none, or those
+    /// that its init process has left.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no container.
+    pub fn pids(&self, id: &str) -> Result<Vec<Pid>> {
+        self.find(id)?.load()?.cgroup()?.pids()
+    }
+
+    /// Counts what a container uses.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub fn stats(&self, id: &str) -> Result<Stats> {
+        self.live(id)?.stats()
+    }
+
+    /// Begins to watch for processes of a container that the kernel kills for want of memory.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` when it does not run.
+    pub fn watch_memory(&self, id: &str) -> Result<MemoryWatch> {
+        Ok(MemoryWatch(OomWatch::of_live(&self.live(id)?)))
+    }
+
+    /// The cgroup of a container that lives.
+    fn live(&self, id: &str) -> Result<Cgroup> {
+        let folder = self.find(id)?;
+        let saved = folder.load()?;
+        match saved.status(&folder)? {
+            Status::Stopped => Err(not_running()),
+            _ => saved.cgroup(),
+        }
+    }
+
+    /// Runs hooks of one moment, whose failures change nothing any more.
+    async fn hooks(
+        &self,
+        folder: &Folder,
+        saved: &Saved,
+        moment: impl Fn(&Hooks) -> &Vec<Hook>,
+        status: &str,
+        pid: Option<Pid>,
+    ) -> Result<()> {
+        let bundle = Bundle::new(&saved.bundle)?;
+        let Some(hooked) = Hooked::of(folder.spec()?.as_ref(), folder.id(), &bundle)? else {
+            return Ok(());
+        };
+        let hooks = moment(&hooked.hooks);
+        if !hooks.is_empty() {
+            let launcher = self.launcher(folder.path(), Files::default())?;
+            hooked.run_all(&launcher, hooks, status, pid).await;
+        }
+        Ok(())
+    }
+}
+
+/// News of processes that the kernel kills for want of memory.
+#[derive(Debug)]
+pub struct MemoryWatch(OomWatch);
+
+impl MemoryWatch {
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// When the watch is broken.
+    pub async fn next(&self) -> Result<()> {
+        self.0.next().await
+    }
+}
+
+fn not_running() -> Error {
+    // The words that callers of runc look for.
+    Error::new(Kind::FailedPrecondition, "container not running")
+}
