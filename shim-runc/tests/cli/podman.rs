@@ -4,7 +4,6 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,10 +15,7 @@ use crate::{
 };
 
 /// Podman with everything of its own.
-struct Podman(TempDir, MutexGuard<'static, ()>);
-
-/// One at a time: they share the cgroup above their containers.
-static ONE: Mutex<()> = Mutex::new(());
+struct Podman(TempDir);
 
 impl Podman {
     fn new() -> Option<Self> {
@@ -31,8 +27,7 @@ impl Podman {
             println!("skipped: podman is not installed");
             return None;
         }
-        let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let podman = Self(TempDir::new_in("/run").unwrap(), turn);
+        let podman = Self(TempDir::new_in("/run").unwrap());
         // More than a test may have is the default of some versions.
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
             [engine]\nlock_type = \"file\"\n";
@@ -60,7 +55,18 @@ impl Podman {
         podman.args(["--runtime-flag", &state]);
         podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         podman.args(["--events-backend", "file", "--runtime", PROGRAM]);
-        Ended::of(podman.args(args).stdin(Stdio::null()).output().unwrap())
+        let (verb, rest) = args.split_first().unwrap();
+        podman.arg(verb);
+        if matches!(*verb, "run" | "create") {
+            podman.arg(format!("--cgroup-parent=/{}", self.cgroup()));
+        }
+        Ended::of(podman.args(rest).stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// The cgroup above those of its containers.
+    fn cgroup(&self) -> String {
+        let name = self.path().file_name().unwrap().to_string_lossy();
+        format!("podman-test-{}", name.trim_start_matches('.'))
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -80,21 +86,21 @@ impl Drop for Podman {
         // vfs mounts its own directory once more.
         let _ =
             Command::new("umount").arg(self.path().join("root/vfs")).stderr(Stdio::null()).status();
-        remove_parents();
+        remove_parents(&self.cgroup());
         assert!(left.code == 0 || std::thread::panicking(), "{left:?}");
     }
 }
 
-/// Removes the cgroups that Podman leaves for the next container, once its monitors have ended. Those of
-/// somebody else's containers stay.
-fn remove_parents() {
+/// Removes the cgroups that Podman leaves, with any runtime, once its monitors have ended.
+fn remove_parents(name: &str) {
     let limit = Instant::now() + Duration::from_secs(5);
     let hierarchies = || fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|one| one.path());
-    let parents =
-        || hierarchies().map(|path| path.join("libpod_parent")).filter(|path| path.exists());
+    let parents = || hierarchies().map(|path| path.join(name)).filter(|path| path.exists());
     while parents().count() > 0 && Instant::now() < limit {
         for parent in parents() {
-            let _ = fs::remove_dir(parent.join("conmon"));
+            for below in fs::read_dir(&parent).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(below.path());
+            }
             let _ = fs::remove_dir(parent);
         }
         std::thread::yield_now();
