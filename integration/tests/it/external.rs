@@ -71,6 +71,7 @@ of_each_runtime!(runsc:
 integration::tests![
     a_binary_that_is_missing_is_named_with_its_option,
     options_come_in_runcs_own_message,
+    a_second_container_in_a_sandbox_is_refused,
 ];
 
 const SLEEP: [&str; 2] = ["sleep", "1000"];
@@ -356,4 +357,22 @@ fn options_come_in_runcs_own_message(lane: &Lane) -> Result<()> {
         client.delete(init).await?;
         client.delete_container(name).await
     })
+}
+
+fn a_second_container_in_a_sandbox_is_refused(lane: &Lane) -> Result<()> {
+    let driven = Driven::new(lane, "runsc")?;
+    let (first, path) = (lane.name(), driven.path());
+    let pod = format!("io.kubernetes.cri.sandbox-id={first}");
+    let own = ["--runtime-config-path", &path, "--annotation", &pod, "--annotation"];
+    let kind = "io.kubernetes.cri.container-type=sandbox";
+    let flags = [["--detach", "--null-io"].as_slice(), &own, &[kind]].concat();
+    lane.ctr().ok(&lane.run_command(&flags, &first, &SLEEP))?;
+    let container = Container::new(&lane.ctr(), &first);
+    let flags = [own.as_slice(), &["io.kubernetes.cri.container-type=container"]].concat();
+    let output = lane.run(&flags, &["true"])?;
+    assert!(output.stderr.contains("in the process of another"), "{}", output.stderr);
+    // The sandbox has not suffered.
+    assert_eq!(container.exec(&["sh", "-c", "exit 3"])?.status, 3);
+    assert_eq!(container.remove()?, 137);
+    Ok(())
 }

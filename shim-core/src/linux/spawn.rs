@@ -168,14 +168,14 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::model::ExitStatus;
+    use crate::{error::Kind, model::ExitStatus};
 
-    fn touch(path: &std::path::Path) -> Program {
+    fn shell(script: &str) -> Program {
         let text = |text: &str| CString::new(text).unwrap();
         let null = || std::fs::File::open("/dev/null").unwrap().into();
         Program {
             path: text("/bin/sh"),
-            arguments: vec![text("sh"), text("-c"), text(&format!("> {}", path.display()))],
+            arguments: vec![text("sh"), text("-c"), text(script)],
             environment: Vec::new(),
             directory: text("/"),
             streams: vec![null(), null(), null()],
@@ -191,7 +191,8 @@ mod tests {
         let reaper = Reaper::default();
         for (name, is_opened) in [("opened", true), ("dropped", false)] {
             let path = dir.path().join(name);
-            let (_, exit, gate) = spawn_program(&reaper, &touch(&path)).unwrap();
+            let (_, exit, gate) =
+                spawn_program(&reaper, &shell(&format!("> {}", path.display()))).unwrap();
             if is_opened {
                 gate.open().await.unwrap();
             }
@@ -201,5 +202,27 @@ mod tests {
             assert_eq!(exit.status, ExitStatus::Code(expected), "{name}");
             assert_eq!(path.exists(), is_opened);
         }
+    }
+
+    #[tokio::test]
+    async fn an_orphan_that_has_ended_still_tells_its_status() {
+        nix::sys::prctl::set_child_subreaper(true).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let reaper = Reaper::default();
+        let hold = reaper.hold();
+        let script = format!("(exit 7) & echo $! > {}", path.display());
+        let (_, exit, gate) = spawn_program(&reaper, &shell(&script)).unwrap();
+        gate.open().await.unwrap();
+        exit.await;
+        let text = std::fs::read_to_string(path).unwrap();
+        let pid = Pid::new(text.trim().parse().unwrap()).unwrap();
+        let (_pidfd, exit) = hold.adopt_orphan(pid).unwrap();
+        let again = hold.adopt_orphan(pid).map(drop);
+        assert_eq!(again.unwrap_err().kind(), Kind::AlreadyExists);
+        let exit = timeout(Duration::from_secs(10), exit).await.expect("it has ended");
+        assert_eq!(exit.status, ExitStatus::Code(7));
+        let stranger = Pid::new(1).unwrap();
+        assert!(hold.adopt_orphan(stranger).is_err());
     }
 }

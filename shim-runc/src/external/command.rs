@@ -23,7 +23,7 @@ use shim_core::{
 
 use super::{
     cli::{self, Line},
-    log,
+    failure,
     runtime::Runtime,
 };
 use crate::engine::hooks::{memory, printed};
@@ -82,9 +82,9 @@ impl Caller {
             return Ok(output.map_or_else(String::new, text));
         }
         let printed = errors.map(printed).unwrap_or_default();
-        let err = match log::last_error(&scratch.0) {
-            Some(message) => Error::new(log::kind(&message), message),
-            None if log::is_usage(&printed) => {
+        let err = match failure::last_error(&scratch.0) {
+            Some(message) => Error::new(failure::kind(&message), message),
+            None if failure::is_usage(&printed) => {
                 Error::new(Kind::Unsupported, format!("it has no command {verb:?}"))
             }
             None => Error::other(ending(status) + &printed),

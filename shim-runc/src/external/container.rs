@@ -213,8 +213,9 @@ impl ExternalContainer {
     async fn signal_exec(&self, id: &ExecId, signal: Signal) -> Result<()> {
         let inner = match self.execs().get(id) {
             None => return Err(Error::not_found("process already finished")),
-            Some(Running { pidfd, inner: None }) => return signal_pidfd(pidfd, signal),
-            Some(Running { inner: Some(inner), .. }) => *inner,
+            // Signal 0 asks about the process here, which lives as long.
+            Some(Running { inner: Some(inner), .. }) if signal.number() != 0 => *inner,
+            Some(Running { pidfd, .. }) => return signal_pidfd(pidfd, signal),
         };
         let line = cli::kill_inner(&self.parts.id, inner.get(), signal);
         let signalled = self.in_life(self.command(line)).await;

@@ -6,7 +6,7 @@
 //!   ◀──────────────── exit, by pidfd ────────┘
 //! ```
 //! A verb is one command (`cli`), run to its end (`command`); what it logs becomes the error
-//! (`log`). No exit is lost: while a command may leave a process behind, the reaper collects no
+//! (`failure`). No exit is lost: while a command may leave a process behind, the reaper collects no
 //! orphans, and a pid file names one of those. What only reads, reads the cgroup (`place`), for a
 //! command costs as much as all else here.
 
@@ -14,7 +14,7 @@ mod cli;
 mod command;
 mod console;
 mod container;
-mod log;
+mod failure;
 mod place;
 mod process;
 mod runtime;
@@ -98,11 +98,18 @@ pub(crate) fn clean_up(runtime: &Runtime, id: &ContainerId, bundle: &Bundle) -> 
     if !runtime.knows(id) {
         return Ok(());
     }
-    let delete = alone(async |reaper| {
+    let deleted = alone(async |reaper| {
         let caller = Caller::new(runtime.clone(), reaper, bundle);
         caller.call(cli::force_delete(id), Io::Kept).await.map(drop)
     });
-    delete.and_then(|deleted| deleted)
+    match deleted.and_then(|deleted| deleted) {
+        // Of two that delete at once one finds things missing.
+        Err(err) if !runtime.knows(id) => {
+            log::debug!("{err:#}");
+            Ok(())
+        }
+        deleted => deleted,
+    }
 }
 
 /// The features document of the runtime that the options name; none where it has no such command.

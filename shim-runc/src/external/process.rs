@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shim_core::{Context, Error, Process, Result, Streams, model::Pid};
+use shim_core::{Context, Error, Kind, Process, Result, Streams, model::Pid};
 
 use super::{
     cli::{Line, Told},
@@ -42,7 +42,14 @@ impl Caller {
         let hold = self.reaper.hold();
         self.call(line(&told), Io::Passed(streams)).await?;
         let pid = read_pid(&pid_file.0)?;
-        let (pidfd, exit) = hold.adopt_orphan(pid)?;
+        // gVisor puts a pod's containers into one process, which has one exit.
+        let left = hold.adopt_orphan(pid).map_err(|err| match err.kind() {
+            Kind::AlreadyExists => err
+                .with_kind(Kind::Unsupported)
+                .context("a container in the process of another is not supported"),
+            _ => err,
+        });
+        let (pidfd, exit) = left?;
         let terminal = console.map(Console::take).transpose()?;
         Ok(Left { process: Process { pid, exit, terminal }, pidfd })
     }
