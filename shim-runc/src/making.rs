@@ -77,11 +77,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Plans a container.
+    /// Plans a container. Boxed: it goes through several futures, each of which would have room for it.
     ///
     /// # Errors
     /// What makes no sense, or is not offered.
-    pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Self> {
+    pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Box<Self>> {
         let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
@@ -105,7 +105,7 @@ impl Draft {
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let uid = owner.uid.or(namespaces.outside(&spec, uid));
         let owner = Owner { uid, ..owner };
-        Ok(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup })
+        Ok(Box::new(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup }))
     }
 
     /// Makes the container, and keeps a record of what it makes in a directory.
@@ -113,7 +113,7 @@ impl Draft {
     /// # Errors
     /// What went wrong; nothing is left.
     pub(crate) async fn make_in(
-        self,
+        self: Box<Self>,
         directory: &Bundle,
         launcher: &Launcher,
         making: Making<'_>,
@@ -121,7 +121,7 @@ impl Draft {
     ) -> Result<Made> {
         let record = Record::begin(directory, self.cgroup.path())?;
         let cgroup = self.cgroup.clone();
-        match Box::pin(self.make(launcher, making, record, born)).await {
+        match self.make(launcher, making, record, born).await {
             Ok(made) => Ok(made),
             Err(err) => {
                 // What was refused because it is another's must stay.
@@ -137,7 +137,7 @@ impl Draft {
     }
 
     async fn make(
-        mut self,
+        mut self: Box<Self>,
         launcher: &Launcher,
         making: Making<'_>,
         mut record: Record,
@@ -190,17 +190,18 @@ impl Draft {
     }
 
     /// Takes what stands now together.
-    fn stand(self, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
+    fn stand(self: Box<Self>, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
         let rest = (self.choices.starter == Starter::Other).then(|| Rest::of(&self.plan));
-        let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
+        let Self { cgroup, namespaces, inherited, hooked, owner, .. } = *self;
+        let own_pids = namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: launcher.clone(),
-            cgroup: self.cgroup,
-            namespaces: self.namespaces,
-            inherited: self.inherited,
-            hooked: self.hooked,
-            owner: self.owner,
+            cgroup,
+            namespaces,
+            inherited,
+            hooked,
+            owner,
             pid,
             pidfd,
             gate,
