@@ -153,7 +153,7 @@ impl NativeBackend {
         request: &Create,
         options: &Options,
         spec: Option<Box<Spec>>,
-    ) -> Result<(&Ready, Draft)> {
+    ) -> Result<(&Ready, Box<Draft>)> {
         if request.checkpoint.is_some() {
             return Err(Error::unsupported("restoring a checkpoint"));
         }

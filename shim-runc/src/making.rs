@@ -79,11 +79,11 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Plans a container.
+    /// Plans a container. Boxed: it goes through several futures, each of which would have room for it.
     ///
     /// # Errors
     /// What makes no sense, or is not offered.
-    pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Self> {
+    pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Box<Self>> {
         let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
@@ -107,7 +107,7 @@ impl Draft {
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let uid = owner.uid.or(namespaces.outside(&spec, uid));
         let owner = Owner { uid, ..owner };
-        Ok(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup })
+        Ok(Box::new(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup }))
     }
 
     /// Lays the ground for the container, with a record of it in a directory.
@@ -124,14 +124,14 @@ impl Draft {
     /// # Errors
     /// What went wrong; nothing is left, the ground neither.
     pub(crate) async fn make(
-        self,
+        self: Box<Self>,
         begun: Begun,
         launcher: &Launcher,
         making: Making<'_>,
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Made> {
         let Begun { ground, first } = begun;
-        match Box::pin(self.make_on(&ground, first, launcher, making, born)).await {
+        match self.make_on(&ground, first, launcher, making, born).await {
             Ok(made) => Ok(made),
             Err(err) => {
                 ground.abandon().await;
@@ -141,7 +141,7 @@ impl Draft {
     }
 
     async fn make_on(
-        mut self,
+        mut self: Box<Self>,
         ground: &Ground,
         first: Option<First>,
         launcher: &Launcher,
@@ -185,17 +185,18 @@ impl Draft {
     }
 
     /// Takes what stands now together.
-    fn stand(self, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
+    fn stand(self: Box<Self>, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
         let rest = (self.choices.starter == Starter::Other).then(|| Rest::of(&self.plan));
-        let own_pids = self.namespaces.is_new(libc::CLONE_NEWPID);
+        let Self { cgroup, namespaces, inherited, hooked, owner, .. } = *self;
+        let own_pids = namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: launcher.clone(),
-            cgroup: self.cgroup,
-            namespaces: self.namespaces,
-            inherited: self.inherited,
-            hooked: self.hooked,
-            owner: self.owner,
+            cgroup,
+            namespaces,
+            inherited,
+            hooked,
+            owner,
             pid,
             pidfd,
             gate,

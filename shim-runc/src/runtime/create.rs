@@ -160,7 +160,7 @@ impl Runtime {
         spec: Box<Spec>,
         terminal: bool,
         starter: Starter,
-    ) -> Result<(Draft, Saved)> {
+    ) -> Result<(Box<Draft>, Saved)> {
         let id = folder.id();
         let cgroup = match spec::cgroup(&spec).filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => {

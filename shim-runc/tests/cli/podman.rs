@@ -51,8 +51,6 @@ impl Podman {
         podman.arg("--root").arg(self.path().join("root"));
         podman.arg("--runroot").arg(self.path().join("run"));
         podman.arg("--tmpdir").arg(self.path().join("tmp"));
-        let state = format!("root={}", self.path().join("state").display());
-        podman.args(["--runtime-flag", &state]);
         podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
         podman.args(["--events-backend", "file", "--runtime", PROGRAM]);
         let (verb, rest) = args.split_first().unwrap();

@@ -46,8 +46,8 @@ cases! {
             "mount nofs on /x: ENODEV: ").await;
         refuses(bench, push(json!({ "destination": "/x", "type": "tmpfs", "source": "x",
             "options": ["nonsense=1"] })), "mount tmpfs on /x: set its options: EINVAL: ").await;
-        refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/nowhere" })),
-            "open /nowhere: ENOENT: ").await;
+        refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/proc/nowhere" })),
+            "open /proc/nowhere: ENOENT: ").await;
         refuses(bench, push(json!({ "destination": "/x", "type": "bind", "source": "/tmp",
             "options": ["idmap"] })), "an idmapped mount needs mappings").await;
     }
