@@ -39,7 +39,9 @@ pub(crate) fn flame() -> Result<ExitCode> {
     record.arg(rootfs).arg("--shim").arg(format!("native={}", shim.display()));
     sh::run(&mut record).context("perf, of Debian's linux-perf")?;
     let mut script = Command::new("perf");
-    script.args(["script", "--fields", "comm,ip,sym", "--input"]).arg(&data);
+    script.args(["script", "--comms", &PICTURES.map(|(process, ..)| process).join(",")]);
+    script.args(["--fields", "comm,ip,sym", "--kallsyms", "/proc/kallsyms"]);
+    script.arg("--symfs").arg(programs(&folder, &shim)?).arg("--input").arg(&data);
     let told = sh::output(&mut script)?;
     for (process, file, title) in PICTURES {
         let stacks = stacks(&told, process);
@@ -50,6 +52,18 @@ pub(crate) fn flame() -> Result<ExitCode> {
     }
     fs::remove_file(data)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A folder with the program where perf looks for it: at its path, and at that of the sealed file that
+/// the stem is executed from, which is the only one on its mount.
+fn programs(folder: &Path, shim: &Path) -> Result<PathBuf> {
+    let programs = folder.join("programs");
+    let name = shim.file_name().context("the shim has no name")?;
+    let path = programs.join(shim.strip_prefix("/").context("the shim's path is not absolute")?);
+    fs::create_dir_all(path.parent().context("the shim is in no folder")?)?;
+    fs::copy(shim, path)?;
+    fs::copy(shim, programs.join(name))?;
+    Ok(programs)
 }
 
 fn docs(file: &str) -> PathBuf {
