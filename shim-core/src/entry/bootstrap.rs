@@ -104,7 +104,7 @@ fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
         .then_some(params)
 }
 
-/// The options that stdin of `-info` holds.
+/// The runtime's options, where stdin holds nothing else: that of `start` up to 2.2, that of `-info`.
 pub(super) fn options_of(stdin: &[u8]) -> Option<RuntimeOptions> {
     Any::parse_from_bytes(stdin).ok().as_ref().and_then(options)
 }

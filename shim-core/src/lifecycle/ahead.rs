@@ -1,11 +1,11 @@
 //! The container that the shim was started for, before it is asked for.
 
-use std::time::Duration;
-
-use tokio::{
+use std::{
     sync::{Mutex, MutexGuard},
-    time::timeout,
+    time::Duration,
 };
+
+use tokio::{sync::Mutex as Turn, time::timeout};
 
 use crate::{
     backend::{Backend, Coming},
@@ -15,9 +15,13 @@ use crate::{
 /// How long a backend that hangs may keep the shim from ending. Less than `delete` waits for an answer.
 const LIMIT: Duration = Duration::from_millis(500);
 
-/// For whom the backend has something prepared. Locked while it prepares.
+/// What a backend has prepared, and for whom.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<Option<ContainerId>>);
+pub(super) struct Ahead {
+    whose: Mutex<Option<ContainerId>>,
+    /// Taken while the backend prepares. Only those wait for it whom that is for.
+    turn: Turn<()>,
+}
 
 impl Ahead {
     /// Has the backend prepare a container, if it is still to come.
@@ -27,16 +31,16 @@ impl Ahead {
         coming: Coming,
         is_coming: impl FnOnce(&ContainerId) -> bool,
     ) {
-        let mut ahead = self.0.lock().await;
+        let _turn = self.turn.lock().await;
         if is_coming(&coming.id) {
-            *ahead = Some(coming.id.clone());
+            *self.whose() = Some(coming.id.clone());
             backend.prepare(&coming).await;
         }
     }
 
     /// Leaves what is prepared for a container to the backend that creates it.
     pub(super) async fn take(&self, id: &ContainerId) {
-        let _taken = self.0.lock().await.take_if(|known| known == id);
+        let _taken = self.claim(|known| known == id).await;
     }
 
     /// Has the backend remove what is prepared for a container, if that has not been created.
@@ -51,13 +55,25 @@ impl Ahead {
 
     async fn abandon_if<B: Backend>(&self, backend: &B, which: impl Fn(&ContainerId) -> bool) {
         let abandoned = async {
-            let mut ahead: MutexGuard<'_, _> = self.0.lock().await;
-            if let Some(id) = ahead.take_if(|known| which(known)) {
+            if let Some(id) = self.claim(which).await {
                 backend.abandon(&id).await;
             }
         };
         if timeout(LIMIT, abandoned).await.is_err() {
             log::warn!("what was prepared for a container is left behind: the backend hangs");
         }
+    }
+
+    /// Takes it for one caller, once it is complete.
+    async fn claim(&self, which: impl Fn(&ContainerId) -> bool) -> Option<ContainerId> {
+        if !self.whose().as_ref().is_some_and(&which) {
+            return None;
+        }
+        let _turn = self.turn.lock().await;
+        self.whose().take_if(|known| which(known))
+    }
+
+    fn whose(&self) -> MutexGuard<'_, Option<ContainerId>> {
+        self.whose.lock().expect("nobody panics with it locked")
     }
 }

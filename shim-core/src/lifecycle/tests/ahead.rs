@@ -40,6 +40,21 @@ async fn a_create_waits_until_all_is_prepared() {
 }
 
 #[tokio::test]
+async fn others_do_not_wait_for_what_is_not_theirs() {
+    let script = Script { prepare: Some(Arc::default()), ..Script::default() };
+    let stage = Stage::new(script);
+    let other = ContainerId::parse("other").unwrap();
+    stage.shim.announce(other.clone()).unwrap();
+    let coming = Coming { id: other, ..coming(&stage) };
+    tokio::select! {
+        biased;
+        () = stage.shim.prepare(coming) => panic!("it hangs"),
+        created = soon(stage.create()) => drop(created.unwrap()),
+    }
+    assert_eq!(asked(&stage), "prepare create");
+}
+
+#[tokio::test]
 async fn nothing_is_prepared_for_what_is_there() {
     let stage = Stage::running(Script::default()).await;
     stage.shim.prepare(coming(&stage)).await;
