@@ -193,6 +193,22 @@ impl Container {
         self.ctr.ok(&["container", "delete", &self.id]).map(drop)
     }
 
+    /// Deletes what containerd still knows of it after its shim's death, as a client would.
+    ///
+    /// # Errors
+    /// When the task neither ends nor goes.
+    pub fn forget(&self) -> Result<()> {
+        wait::until("the end of the task", SOON, || {
+            let status = self.status()?;
+            if status.as_deref() == Some("STOPPED") {
+                self.delete_task()?;
+            }
+            ensure!(status.is_none(), "it is {status:?}");
+            Ok(())
+        })?;
+        self.delete()
+    }
+
     /// Kills, deletes and forgets, and returns the exit status.
     ///
     /// # Errors

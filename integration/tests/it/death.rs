@@ -25,31 +25,18 @@ fn kill_shim(containers: &[&Container]) -> Result<()> {
     })
 }
 
-/// Deletes what containerd still knows, as a client would. The leak check does the rest.
-fn forget(container: &Container) -> Result<()> {
-    wait::until("the end of the task", SOON, || {
-        let status = container.status()?;
-        if status.as_deref() == Some("STOPPED") {
-            container.delete_task()?;
-        }
-        ensure!(status.is_none(), "it is {status:?}");
-        Ok(())
-    })?;
-    container.delete()
-}
-
 fn nothing_is_left_of_a_container_whose_shim_was_killed(lane: &Lane) -> Result<()> {
     let container = lane.start(&["--null-io"], &["sh", "-c", "sleep 2000 & sleep 1000"])?;
     container.exec_in_background(&["sleep", "3000"])?;
     kill_shim(&[&container])?;
-    forget(&container)
+    container.forget()
 }
 
 fn nothing_is_left_of_a_paused_container_whose_shim_was_killed(lane: &Lane) -> Result<()> {
     let container = lane.sleeper(&[])?;
     container.task(&["pause"])?;
     kill_shim(&[&container])?;
-    forget(&container)
+    container.forget()
 }
 
 fn nothing_is_left_of_a_pod_whose_shim_was_killed(lane: &Lane) -> Result<()> {
@@ -58,8 +45,8 @@ fn nothing_is_left_of_a_pod_whose_shim_was_killed(lane: &Lane) -> Result<()> {
     let first = lane.sleeper(&flags)?;
     let second = lane.sleeper(&flags)?;
     kill_shim(&[&first, &second])?;
-    forget(&first)?;
-    forget(&second)
+    first.forget()?;
+    second.forget()
 }
 
 fn a_container_is_deleted_while_its_shim_is_dead(lane: &Lane) -> Result<()> {
@@ -80,5 +67,5 @@ fn a_shim_killed_while_containerd_is_down_is_cleaned_up_after(lane: &Lane) -> Re
     daemon.kill();
     procs::signal(shim, Signal::SIGKILL)?;
     daemon.start_again()?;
-    forget(&container)
+    container.forget()
 }
