@@ -138,11 +138,10 @@ fn wire_is_where_it_may_be(path: &str, text: &str) -> Option<String> {
 }
 
 fn nothing_is_left_open(path: &str, text: &str) -> Option<String> {
-    if path.starts_with("xtask/") {
-        return None;
-    }
-    let open = ["todo!(", "unimplemented!(", "#[ignore"];
-    let found = open.iter().find(|word| text.contains(**word))?;
+    // Put together here, so that this file holds none of them itself.
+    let open = [("todo", "!("), ("unimplemented", "!("), ("#[", "ignore")];
+    let open = open.map(|(start, end)| format!("{start}{end}"));
+    let found = open.iter().find(|word| text.contains(*word))?;
     Some(format!("{path}: {found} is left open"))
 }
 
