@@ -140,10 +140,7 @@ impl Launcher {
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let (ours, theirs) = socket_pair()?;
-        let output = match given.output {
-            Some(output) => Some(output.try_clone_to_owned()?),
-            None => hooked.map(|_| hooks::memory(c"output")).transpose()?,
-        };
+        let output = output_of(given, hooked)?;
         let given = Given { output: output.as_ref().map(AsFd::as_fd), ..*given };
         let spaces = self.spaces(plan).await?;
         let mut opened = Ok(Vec::new());
@@ -190,7 +187,7 @@ impl Launcher {
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let Waiting { made, exit, socket, theirs } = waiting;
-        let output = hooked.map(|_| hooks::memory(c"output")).transpose();
+        let output = output_of(given, hooked);
         let talk = Talk::new(plan, socket, made.pid);
         let begun: Result<Option<OwnedFd>> = async {
             let output = output?;
@@ -308,6 +305,14 @@ fn refused(refused: Refused) -> Error {
             let err = Error::from(errno).with_kind(kind);
             err.context(part.what().unwrap_or("clone a process"))
         }
+    }
+}
+
+/// Where the hooks of a plan print: what is given for that, else memory, and nothing without hooks.
+fn output_of(given: &Given<'_>, hooked: Option<&Hooked>) -> Result<Option<OwnedFd>> {
+    match given.output {
+        Some(output) => Ok(Some(output.try_clone_to_owned()?)),
+        None => hooked.map(|_| hooks::memory(c"output")).transpose(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Containers that another OCI runtime makes: runc, crun, youki, gVisor's runsc.
+//! Containers that another OCI runtime makes: runc, crun, gVisor's runsc.
 //!
 //! ```text
 //! shim ── fork, exec ──▶ runtime create ──▶ init     the runtime ends, and init is the shim's,
@@ -53,8 +53,7 @@ pub(crate) async fn create(
     let Create { id, bundle, streams, checkpoint, host, .. } = request;
     let runtime = Runtime::find(asked, &host.namespace)?;
     let spec = spec::read(&bundle).ok();
-    let linux = spec.as_ref().and_then(|spec| spec.linux().as_ref());
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let path = spec.as_deref().and_then(spec::cgroup);
     let cgroup = Cgroup::at(CgroupPath::of(path, &host.namespace, &id)?)?;
     let record = Record::begin(&bundle, cgroup.path())?;
     record.driven_by(&runtime)?;
