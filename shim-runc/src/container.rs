@@ -157,6 +157,7 @@ impl Container for NativeContainer {
             namespaces: &self.namespaces,
             inherited: &self.inherited,
             owner: self.owner,
+            pid: self.pid,
             init: self.pidfd.as_fd(),
         };
         let launched = joining.add(&process, &streams, Choices::default()).await?;
@@ -209,7 +210,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) inherited: &'a Inherited,
     /// Of the container's own streams.
     pub(crate) owner: Owner,
-    /// The init process, as a pidfd.
+    /// The init process, and its pidfd.
+    pub(crate) pid: Pid,
     pub(crate) init: BorrowedFd<'a>,
 }
 
@@ -227,6 +229,7 @@ impl Joining<'_> {
         let terminal = matches!(streams, Streams::Terminal);
         let choices = Choices { terminal, ..choices };
         let mut plan = Plan::process(process, self.namespaces, self.inherited, choices)?;
+        plan.init = Some(self.pid);
         let unified = self.cgroup.unified().context("open the cgroup")?;
         plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = process.user().uid();

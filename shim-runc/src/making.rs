@@ -16,6 +16,7 @@ use crate::{
     ahead::{Begun, First},
     container::{NativeContainer, Parts},
     engine::{
+        agent::Agent,
         cgroup::{Cgroup, CgroupPath, Mode},
         doors::Doors,
         files::Given,
@@ -87,7 +88,7 @@ impl Draft {
         let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
-        let (namespaces, inherited) = shared(&spec, id, has_keyring, filters)?;
+        let (namespaces, inherited) = shared(&spec, id, bundle, has_keyring, filters)?;
         let hooked = Hooked::of(&spec, id, bundle)?;
         let no_hooks = Hooks::default();
         let facts = facts(&cgroup, choices.no_pivot_root)?;
@@ -214,6 +215,7 @@ impl Draft {
 pub(crate) fn shared(
     spec: &Spec,
     id: &str,
+    bundle: &Bundle,
     has_keyring: bool,
     filters: &Cache,
 ) -> Result<(Namespaces, Inherited)> {
@@ -221,7 +223,8 @@ pub(crate) fn shared(
     let namespaces = Namespaces::of(spec)?;
     // The name that runc gives it.
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
-    let inherited = Inherited::of(spec, filter, has_apparmor(), keyring)?;
+    let agent = Agent::of(spec, id, bundle)?;
+    let inherited = Inherited::of(spec, filter, agent, has_apparmor(), keyring)?;
     Ok((namespaces, inherited))
 }
 

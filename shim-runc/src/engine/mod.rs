@@ -4,11 +4,13 @@
 //! [`stem`], a small process forked before the shim has threads, clones a child; the child
 //! [`execute`]s the plan. After that clone nothing allocates, locks, logs or parses.
 
+pub(crate) mod agent;
 pub(crate) mod cgroup;
 pub(crate) mod doors;
 mod execute;
 pub(crate) mod files;
 pub(crate) mod hooks;
+mod identity;
 pub(crate) mod launch;
 pub(crate) mod oom;
 pub(crate) mod plan;

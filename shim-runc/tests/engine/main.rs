@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, with its own runner")]
 
+#[expect(unsafe_code, reason = "answers system calls for another process")]
+mod agent;
 mod bench;
 mod bundle;
 mod cases;

@@ -3,6 +3,7 @@
 //! Everything here is computed and checked without touching the system, one file a concern of
 //! `config.json`; [`super::files`] opens what a plan names.
 
+mod asked;
 mod capabilities;
 mod cgroups;
 mod devices;
@@ -21,14 +22,12 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-use oci_spec::runtime::{Process, Spec};
-use shim_core::{Error, Kind, Result, model::Bundle};
+use oci_spec::runtime::Process;
+use shim_core::{Error, Kind, Result, model::Pid};
 
+pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
 pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
 pub(crate) use hooks::{Hook, Hooks};
 pub(crate) use mounts::system_mounts;
@@ -38,7 +37,7 @@ pub(crate) use refuse::check;
 pub(crate) use source::{Idmap, Source, Tree};
 
 use super::{
-    seccomp::Filter,
+    agent::Agent,
     stem::Request,
     step::Step,
     wire::{Slot, Text},
@@ -74,105 +73,12 @@ pub(crate) struct Plan {
     pub(crate) limits: Vec<Limit>,
     /// The child may not raise hard limits, so the shim does.
     pub(crate) raises_limits: bool,
+    /// Who decides about calls that the filter does not.
+    pub(crate) agent: Option<Arc<Agent>>,
+    /// The container's init process, for one that is added to it.
+    pub(crate) init: Option<Pid>,
     /// What was left out of the spec, for the log.
     pub(crate) warnings: Vec<String>,
-}
-
-/// What the host is like, as far as plans depend on it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Facts {
-    /// There is a `/proc/kcore`.
-    pub(crate) kcore: bool,
-    /// The container's own directory in each hierarchy.
-    pub(crate) hierarchies: Vec<Hierarchy>,
-    /// The host has only cgroup v2.
-    pub(crate) is_unified: bool,
-    /// Where procfs and sysfs are mounted whole; only looked up without pivot_root(2).
-    pub(crate) system_mounts: Vec<PathBuf>,
-}
-
-/// One cgroup v1 hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hierarchy {
-    /// The name of its mount point: `cpu,cpuacct`, `systemd`.
-    pub(crate) name: String,
-    /// What it is mounted with: `cpu,cpuacct`, `name=systemd`.
-    pub(crate) options: String,
-    /// The container's directory.
-    pub(crate) directory: PathBuf,
-}
-
-/// What the client decided beside the spec.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Choices {
-    /// Change the root without pivot_root(2), which a root filesystem in memory refuses.
-    pub(crate) no_pivot_root: bool,
-    /// The process gets a terminal.
-    pub(crate) terminal: bool,
-    /// How many files behind the standard streams the program gets, under the numbers that they have
-    /// in the stem.
-    pub(crate) kept_files: u32,
-    /// Who starts the container.
-    pub(crate) starter: Starter,
-}
-
-/// Who lets a container's program run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Starter {
-    /// The process that has made the container, and is there until then.
-    #[default]
-    Maker,
-    /// Another one, which finds the way by files that were given for it.
-    Other,
-}
-
-/// What a container's processes all have, the added ones too.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inherited {
-    /// The seccomp filter.
-    pub(crate) filter: Option<Arc<Filter>>,
-    /// The execution domain.
-    pub(crate) personality: Option<u64>,
-    /// The score of processes that name none.
-    pub(crate) oom_score: Option<i32>,
-    /// The host has AppArmor.
-    pub(crate) has_apparmor: bool,
-    /// The name of the session keyring; nothing leaves them the shim's.
-    pub(crate) keyring: Option<String>,
-}
-
-/// All that a container's plan is made from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
-    pub(crate) spec: &'a Spec,
-    pub(crate) bundle: &'a Bundle,
-    pub(crate) namespaces: &'a Namespaces,
-    pub(crate) inherited: &'a Inherited,
-    pub(crate) hooks: &'a Hooks,
-    pub(crate) choices: Choices,
-    pub(crate) facts: &'a Facts,
-}
-
-impl Inherited {
-    /// Reads what a spec says for all processes; the filter is compiled elsewhere.
-    ///
-    /// # Errors
-    /// As [`Plan::container`].
-    pub(crate) fn of(
-        spec: &Spec,
-        filter: Option<Arc<Filter>>,
-        has_apparmor: bool,
-        keyring: Option<String>,
-    ) -> Result<Self> {
-        let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
-        Ok(Self {
-            filter,
-            personality: personality.map(scheduling::domain).transpose()?,
-            oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
-            has_apparmor,
-            keyring,
-        })
-    }
 }
 
 /// What is planned so far.
@@ -208,6 +114,7 @@ impl Draft {
             self.step(Step::ApplyProfile { profile: Text::new(profile)? });
         }
         self.step(Step::StartSession {});
+        self.plan.agent.clone_from(&inherited.agent);
         self.plan.oom_score = process.oom_score_adj().or(inherited.oom_score);
         // Inside a user namespace no one may raise a hard limit.
         let raises = namespaces.has_users() && process.rlimits().is_some();

@@ -370,15 +370,23 @@ fn flags_are_the_kernels() {
     assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), 0);
     assert_eq!(flags(json!([])), 0);
     assert_eq!(flags(Value::Null), 4);
+    let listening = |flags: Value| {
+        let profile = spec(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags,
+            "syscalls": [{ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }] }));
+        compile_for(Machine::X86_64, &profile).unwrap().flags
+    };
+    assert_eq!(listening(Value::Null), 8 + 4);
+    assert_eq!(listening(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), 8 + 32);
+    assert_eq!(listening(json!(["SECCOMP_FILTER_FLAG_TSYNC"])), 8);
 }
 
 #[test]
 fn what_is_not_served_is_refused() {
     let kind = |profile: Value| compile(&spec(profile)).unwrap_err().kind();
     let notify = json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l",
-        "syscalls": [{ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }] });
-    assert_eq!(kind(notify), Kind::Unsupported);
-    assert_eq!(kind(json!({ "defaultAction": "SCMP_ACT_NOTIFY" })), Kind::Unsupported);
+        "syscalls": [{ "names": ["mount", "write"], "action": "SCMP_ACT_NOTIFY" }] });
+    assert_eq!(kind(notify), Kind::InvalidArgument);
+    assert_eq!(kind(json!({ "defaultAction": "SCMP_ACT_NOTIFY" })), Kind::InvalidArgument);
     let argument = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["mount"],
         "action": "SCMP_ACT_LOG", "args": [{ "index": 6, "value": 0, "op": "SCMP_CMP_EQ" }] }] });
     assert_eq!(kind(argument), Kind::InvalidArgument);

@@ -7,6 +7,7 @@ mod failures;
 mod hooks;
 mod limits;
 mod mounts;
+mod notify;
 mod privileges;
 mod terminal;
 mod users;
@@ -33,6 +34,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         view::ALL,
         mounts::ALL,
         privileges::ALL,
+        notify::ALL,
         limits::ALL,
         exec::ALL,
         terminal::ALL,
