@@ -19,6 +19,7 @@ use crate::{
         cgroup::{Cgroup, CgroupPath},
         launch::{Launcher, Waiting},
         plan::{self, Namespaces},
+        resctrl::Group,
         seccomp::Cache,
     },
     ground::Ground,
@@ -124,7 +125,8 @@ fn plan_ahead(
     let namespaces = Namespaces::of(&spec)?;
     spec::filter(&spec, filters)?;
     let cgroup = Cgroup::at(CgroupPath::of(spec::cgroup(&spec), namespace, id)?)?;
-    let ground = Ground::lay(bundle, cgroup, &spec)?;
+    let group = Group::of(&spec, id.as_str())?;
+    let ground = Ground::lay(bundle, cgroup, group, &spec)?;
     Ok((spec, namespaces, ground))
 }
 

@@ -142,6 +142,7 @@ impl Container for NativeContainer {
         drop(self.take_gate());
         self.cgroup.kill().context("kill what is left of the container")?;
         self.cgroup.remove_async().await.context("remove the cgroup")?;
+        self.inherited.group.as_ref().map_or(Ok(()), |group| group.left().remove())?;
         if let Some(hooked) = &self.hooked {
             let poststop = &hooked.hooks.poststop;
             hooked.run_all(&self.launcher, poststop, "stopped", None).await;
@@ -239,7 +240,11 @@ impl Joining<'_> {
         let unified = unified.as_ref().map(AsFd::as_fd);
         let given = Given { streams, init: Some(self.init), unified, ..Given::default() };
         let tasks = || self.cgroup.tasks().context("open the cgroup");
-        self.launcher.launch_and(&plan, &given, None, tasks, |_| Ok(())).await
+        let born = |pid| match &self.inherited.group {
+            Some(group) => group.join(pid),
+            None => Ok(()),
+        };
+        self.launcher.launch_and(&plan, &given, None, tasks, born).await
     }
 }
 

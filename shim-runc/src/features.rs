@@ -27,7 +27,7 @@ fn features() -> Value {
             "seccomp": seccomp(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "memoryPolicy": {
                 "modes": [
                     "MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE",
@@ -38,7 +38,7 @@ fn features() -> Value {
                 ]
             },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         }
     })
 }

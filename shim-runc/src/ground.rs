@@ -9,7 +9,10 @@ use shim_core::{
 };
 
 use crate::{
-    engine::cgroup::{Cgroup, Making, Mode},
+    engine::{
+        cgroup::{Cgroup, Making, Mode},
+        resctrl::Group,
+    },
     record::Record,
     spec,
 };
@@ -22,6 +25,7 @@ pub(crate) struct Ground {
     making: Making,
     record: Record,
     resources: Option<LinuxResources>,
+    group: Option<Group>,
     unified: Option<OwnedFd>,
 }
 
@@ -30,9 +34,18 @@ impl Ground {
     ///
     /// # Errors
     /// `FailedPrecondition` when the cgroup is somebody else's.
-    pub(crate) fn lay(bundle: &Bundle, cgroup: Cgroup, spec: &Spec) -> Result<Self> {
+    pub(crate) fn lay(
+        bundle: &Bundle,
+        cgroup: Cgroup,
+        group: Option<Group>,
+        spec: &Spec,
+    ) -> Result<Self> {
         let resources = spec::resources(spec)?;
         let record = Record::begin(bundle, cgroup.path())?;
+        if let Some(group) = &group {
+            record.leaves(&group.left())?;
+            group.make().inspect_err(|_| leave(group))?;
+        }
         let laid = || -> Result<_> {
             let making = cgroup.begin().context("create the cgroup")?;
             let settled = || -> Result<Option<OwnedFd>> {
@@ -46,8 +59,11 @@ impl Ground {
             let unified = settled().inspect_err(|_| making.undo())?;
             Ok((making, unified))
         };
-        let (making, unified) = laid().inspect_err(|_| Record::erase(bundle))?;
-        Ok(Self { bundle: bundle.clone(), cgroup, making, record, resources, unified })
+        let (making, unified) = laid().inspect_err(|_| {
+            group.iter().for_each(leave);
+            Record::erase(bundle);
+        })?;
+        Ok(Self { bundle: bundle.clone(), cgroup, making, record, resources, group, unified })
     }
 
     /// The cgroup.
@@ -76,12 +92,14 @@ impl Ground {
     /// # Errors
     /// What could not be written.
     pub(crate) fn born(&self, pid: Pid) -> Result<()> {
-        self.record.born(pid)
+        self.record.born(pid)?;
+        self.group.as_ref().map_or(Ok(()), |group| group.join(pid))
     }
 
     /// Removes the directories again in which nobody is.
     pub(crate) fn undo(&self) {
         self.making.undo();
+        self.group.iter().for_each(leave);
     }
 
     /// Removes all of it, as soon as those in it are dead.
@@ -89,6 +107,14 @@ impl Ground {
         if let Err(left) = self.cgroup.remove_async().await {
             log::warn!("remove the cgroup of a container that was not made: {left:#}");
         }
+        self.group.iter().for_each(leave);
         Record::erase(&self.bundle);
+    }
+}
+
+/// Removes what a container has in resctrl, if it can be.
+fn leave(group: &Group) {
+    if let Err(left) = group.left().remove() {
+        log::warn!("remove the class of a container that was not made: {left:#}");
     }
 }

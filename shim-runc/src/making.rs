@@ -26,6 +26,7 @@ use crate::{
         plan::{
             self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan, Starter,
         },
+        resctrl::Group,
         seccomp::Cache,
         talk::Rest,
     },
@@ -116,7 +117,8 @@ impl Draft {
     /// # Errors
     /// `FailedPrecondition` when its cgroup is somebody else's.
     pub(crate) fn begin(&self, directory: &Bundle) -> Result<Begun> {
-        let ground = Ground::lay(directory, self.cgroup.clone(), &self.spec)?;
+        let group = self.inherited.group.clone();
+        let ground = Ground::lay(directory, self.cgroup.clone(), group, &self.spec)?;
         Ok(Begun { ground, first: None })
     }
 
@@ -224,7 +226,8 @@ pub(crate) fn shared(
     // The name that runc gives it.
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
     let agent = Agent::of(spec, id, bundle)?;
-    let inherited = Inherited::of(spec, filter, agent, has_apparmor(), keyring)?;
+    let group = Group::of(spec, id)?;
+    let inherited = Inherited::of(spec, filter, agent, group, has_apparmor(), keyring)?;
     Ok((namespaces, inherited))
 }
 

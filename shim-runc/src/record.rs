@@ -19,7 +19,10 @@ use shim_core::{
 };
 
 use crate::{
-    engine::cgroup::{Cgroup, CgroupPath},
+    engine::{
+        cgroup::{Cgroup, CgroupPath},
+        resctrl::Left,
+    },
     external::{self, Runtime},
 };
 
@@ -44,6 +47,8 @@ enum Line {
     Cgroup(String),
     /// That cgroup has been made for it.
     Made,
+    /// What it has in resctrl.
+    Resctrl(Left),
     /// Its init process.
     Init(Init),
 }
@@ -53,6 +58,7 @@ enum Line {
 struct Traces {
     cgroup: String,
     is_made: bool,
+    resctrl: Left,
     init: Option<Init>,
     runtime: Option<Runtime>,
 }
@@ -88,6 +94,14 @@ impl Record {
     /// What could not be written.
     pub(crate) fn driven_by(&self, runtime: &Runtime) -> Result<()> {
         self.add(&Line::Runtime(runtime.clone()))
+    }
+
+    /// Adds what the container will have in resctrl.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn leaves(&self, left: &Left) -> Result<()> {
+        self.add(&Line::Resctrl(left.clone()))
     }
 
     /// Adds that the cgroup is the container's own.
@@ -140,6 +154,7 @@ impl Traces {
                 Line::Cgroup(cgroup) => traces.cgroup = cgroup,
                 Line::Runtime(runtime) => traces.runtime = Some(runtime),
                 Line::Made => traces.is_made = true,
+                Line::Resctrl(left) => traces.resctrl = left,
                 Line::Init(init) => traces.init = Some(init),
             }
         }
@@ -188,13 +203,19 @@ pub(crate) fn clean_up_own(bundle: &Bundle) -> Result<()> {
 }
 
 fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
+    remove_cgroup(traces, deadline)?;
+    traces.resctrl.remove()?;
+    Record::erase(bundle);
+    Ok(())
+}
+
+fn remove_cgroup(traces: &Traces, deadline: Instant) -> Result<()> {
     let cgroup = Cgroup::at(CgroupPath::parse(&traces.cgroup)?)?;
     if !traces.is_made {
         // At most some directories of it are there, and empty; with processes it is another's.
         if cgroup.exists() && cgroup.pids()?.is_empty() {
             cgroup.remove().context("remove the cgroup")?;
         }
-        Record::erase(bundle);
         return Ok(());
     }
     let init = traces.init.and_then(Init::open);
@@ -213,9 +234,7 @@ fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
     if let Some(init) = init {
         wait_gone(&init, deadline)?;
     }
-    cgroup.remove().context("remove the cgroup")?;
-    Record::erase(bundle);
-    Ok(())
+    cgroup.remove().context("remove the cgroup")
 }
 
 fn kill_all(cgroup: &Cgroup) -> Result<Vec<Pid>> {

@@ -178,6 +178,9 @@ impl<'plan> Talk<'plan> {
             write("uid_map", &mappings.users).context("map user ids")?;
             write("gid_map", &mappings.groups).context("map group ids")?;
         }
+        if let Some(moves) = &self.plan.moves {
+            moves.make(self.pid)?;
+        }
         Ok(())
     }
 

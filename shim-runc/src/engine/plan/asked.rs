@@ -6,7 +6,7 @@ use oci_spec::runtime::{Process, Spec};
 use shim_core::{Result, model::Bundle};
 
 use super::{Hooks, Namespaces, scheduling};
-use crate::engine::{agent::Agent, seccomp::Filter};
+use crate::engine::{agent::Agent, resctrl::Group, seccomp::Filter};
 
 /// What the host is like, as far as plans depend on it.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,8 @@ pub(crate) struct Inherited {
     pub(crate) filter: Option<Arc<Filter>>,
     /// Who decides about calls that the filter does not.
     pub(crate) agent: Option<Arc<Agent>>,
+    /// Their share of cache and memory bandwidth.
+    pub(crate) group: Option<Group>,
     /// The execution domain.
     pub(crate) personality: Option<u64>,
     /// The score of processes that name none.
@@ -94,6 +96,7 @@ impl Inherited {
         spec: &Spec,
         filter: Option<Arc<Filter>>,
         agent: Option<Agent>,
+        group: Option<Group>,
         has_apparmor: bool,
         keyring: Option<String>,
     ) -> Result<Self> {
@@ -101,6 +104,7 @@ impl Inherited {
         Ok(Self {
             filter,
             agent: agent.map(Arc::new),
+            group,
             personality: personality.map(scheduling::domain).transpose()?,
             oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
             has_apparmor,

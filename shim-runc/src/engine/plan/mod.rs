@@ -38,6 +38,7 @@ pub(crate) use source::{Idmap, Source, Tree};
 
 use super::{
     agent::Agent,
+    net::Moves,
     stem::Request,
     step::Step,
     wire::{Slot, Text},
@@ -71,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) oom_score: Option<i32>,
     /// Resource limits; the child sets them.
     pub(crate) limits: Vec<Limit>,
+    /// Interfaces of the host that become the container's.
+    pub(crate) moves: Option<Moves>,
     /// The child may not raise hard limits, so the shim does.
     pub(crate) raises_limits: bool,
     /// Who decides about calls that the filter does not.
@@ -120,7 +123,8 @@ impl Draft {
         let raises = namespaces.has_users() && process.rlimits().is_some();
         let maps = namespaces.is_new(libc::CLONE_NEWUSER);
         self.plan.raises_limits = raises;
-        if self.plan.oom_score.is_some() || raises || maps {
+        let moves = self.plan.moves.is_some();
+        if self.plan.oom_score.is_some() || raises || maps || moves {
             self.step(Step::AwaitSettings {});
         }
         Ok(())
@@ -150,6 +154,7 @@ impl Plan {
             spec.process().as_ref().ok_or_else(|| Error::invalid("the spec has no process"))?;
         let linux = spec.linux().as_ref();
         let draft = &mut Draft::default();
+        draft.plan.moves = linux.map_or(Ok(None), |linux| namespaces.moves(linux))?;
         draft.settings(process, namespaces, inherited)?;
         namespaces.enter(draft)?;
         draft.keyring(inherited)?;

@@ -2,11 +2,11 @@
 
 use std::{fmt::Write, path::PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 use shim_core::{Error, Kind, Result};
 
 use super::{Draft, Idmap, Source};
-use crate::engine::{step::Step, wire::Text};
+use crate::engine::{net::Moves, step::Step, wire::Text};
 
 const NEWTIME: i32 = 0x80;
 
@@ -168,6 +168,16 @@ impl Namespaces {
         }
         let users = self.joined.iter().find(|joined| joined.kind == libc::CLONE_NEWUSER)?;
         Some(Idmap::Namespace(users.path.clone()))
+    }
+
+    /// The interfaces that move into the container's network namespace.
+    pub(super) fn moves(&self, linux: &Linux) -> Result<Option<Moves>> {
+        let joined = self.joined.iter().find(|joined| joined.kind == libc::CLONE_NEWNET);
+        let moves = Moves::of(linux, joined.map(|joined| joined.path.clone()))?;
+        if moves.is_some() && !self.has(libc::CLONE_NEWNET) {
+            return Err(Error::invalid("linux.netDevices needs a network namespace"));
+        }
+        Ok(moves)
     }
 
     /// The host's id for a user id inside, where the spec tells.

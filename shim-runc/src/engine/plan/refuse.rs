@@ -7,11 +7,7 @@ use shim_core::{Error, Kind, Result};
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     version(spec.version())?;
     if let Some(linux) = spec.linux() {
-        let asked = [
-            (linux.intel_rdt().is_some(), "linux.intelRdt"),
-            (linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()), "linux.netDevices"),
-            (is_set(linux.mount_label().as_deref()), "linux.mountLabel (SELinux)"),
-        ];
+        let asked = [(is_set(linux.mount_label().as_deref()), "linux.mountLabel (SELinux)")];
         refuse(&asked)?;
     }
     let foreign = [

@@ -7,6 +7,7 @@ mod failures;
 mod hooks;
 mod limits;
 mod mounts;
+mod net;
 mod notify;
 mod privileges;
 mod terminal;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         view::ALL,
         mounts::ALL,
         privileges::ALL,
+        net::ALL,
         notify::ALL,
         limits::ALL,
         exec::ALL,
