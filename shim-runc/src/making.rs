@@ -24,7 +24,8 @@ use crate::{
         launch::{Launched, Launcher},
         oom::OomWatch,
         plan::{
-            self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan, Starter,
+            self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Modules, Namespaces, Plan,
+            Starter,
         },
         resctrl::Group,
         seccomp::Cache,
@@ -227,7 +228,7 @@ pub(crate) fn shared(
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
     let agent = Agent::of(spec, id, bundle)?;
     let group = Group::of(spec, id)?;
-    let inherited = Inherited::of(spec, filter, agent, group, has_apparmor(), keyring)?;
+    let inherited = Inherited::of(spec, filter, agent, group, modules(), keyring)?;
     Ok((namespaces, inherited))
 }
 
@@ -267,10 +268,13 @@ fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
     Ok(())
 }
 
-/// Whether the host's kernel confines by AppArmor.
-fn has_apparmor() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with(b"Y"))
+/// By what the host's kernel confines.
+fn modules() -> Modules {
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
+    Modules {
+        has_apparmor: enabled.is_ok_and(|text| text.starts_with(b"Y")),
+        has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+    }
 }
 
 /// Looks at the host, as far as plans depend on it.

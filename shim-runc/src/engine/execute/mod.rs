@@ -4,6 +4,7 @@
 //! that may be in any state, its memory is charged to the container, and its only way to say
 //! something is a [`Report`].
 
+mod confine;
 mod copy_up;
 mod hooks;
 mod mounts;
@@ -218,7 +219,8 @@ impl<'plan> Executor<'plan> {
             Order::RunHook { path, arguments, environment, seconds, output } => {
                 self.run_hook(hooks::Hook { path, arguments, environment, seconds, output })
             }
-            Order::ApplyProfile { profile } => settings::apply_profile(profile),
+            Order::ApplyProfile { profile } => confine::apply_profile(profile),
+            Order::ApplyLabel { label } => confine::apply_label(label),
             Order::Execute { arguments, environment } => self.execute(arguments, environment),
         }
     }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use oci_spec::runtime::{Process, Spec};
 use shim_core::{Result, model::Bundle};
 
-use super::{Hooks, Namespaces, scheduling};
+use super::{Hooks, Modules, Namespaces, scheduling};
 use crate::engine::{agent::Agent, resctrl::Group, seccomp::Filter};
 
 /// What the host is like, as far as plans depend on it.
@@ -69,8 +69,8 @@ pub(crate) struct Inherited {
     pub(crate) personality: Option<u64>,
     /// The score of processes that name none.
     pub(crate) oom_score: Option<i32>,
-    /// The host has AppArmor.
-    pub(crate) has_apparmor: bool,
+    /// What may confine them.
+    pub(crate) modules: Modules,
     /// The name of the session keyring; nothing leaves them the shim's.
     pub(crate) keyring: Option<String>,
 }
@@ -97,7 +97,7 @@ impl Inherited {
         filter: Option<Arc<Filter>>,
         agent: Option<Agent>,
         group: Option<Group>,
-        has_apparmor: bool,
+        modules: Modules,
         keyring: Option<String>,
     ) -> Result<Self> {
         let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
@@ -107,7 +107,7 @@ impl Inherited {
             group,
             personality: personality.map(scheduling::domain).transpose()?,
             oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
-            has_apparmor,
+            modules,
             keyring,
         })
     }

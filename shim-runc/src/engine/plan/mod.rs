@@ -6,6 +6,7 @@
 mod asked;
 mod capabilities;
 mod cgroups;
+mod confine;
 mod devices;
 mod hooks;
 mod masks;
@@ -25,10 +26,11 @@ mod tests;
 use std::{path::Path, sync::Arc};
 
 use oci_spec::runtime::Process;
-use shim_core::{Error, Kind, Result, model::Pid};
+use shim_core::{Error, Result, model::Pid};
 
 pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
 pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
+pub(crate) use confine::Modules;
 pub(crate) use hooks::{Hook, Hooks};
 pub(crate) use mounts::system_mounts;
 pub(crate) use namespaces::{Mappings, Namespaces};
@@ -90,6 +92,8 @@ struct Draft {
     plan: Plan,
     /// Mounts that become read-only when nothing more is put into them.
     sealed: Vec<Text>,
+    /// The SELinux label of the files of new filesystems.
+    label: Option<Text>,
 }
 
 impl Draft {
@@ -108,14 +112,7 @@ impl Draft {
         namespaces: &Namespaces,
         inherited: &Inherited,
     ) -> Result<()> {
-        if let Some(profile) = process.apparmor_profile().as_deref().filter(|name| !name.is_empty())
-        {
-            if !inherited.has_apparmor {
-                let why = format!("AppArmor, for profile {profile}, is not enabled on this host");
-                return Err(Error::new(Kind::Unsupported, why));
-            }
-            self.step(Step::ApplyProfile { profile: Text::new(profile)? });
-        }
+        confine::program(self, process, inherited.modules)?;
         self.step(Step::StartSession {});
         self.plan.agent.clone_from(&inherited.agent);
         self.plan.oom_score = process.oom_score_adj().or(inherited.oom_score);
@@ -166,6 +163,7 @@ impl Plan {
 
         let propagation = mounts::Propagation::of(spec)?;
         mounts::root(draft, spec, bundle, propagation)?;
+        draft.label = confine::filesystems(spec, inherited.modules)?;
         let dev_is_bound = mounts::all(draft, spec, bundle, namespaces, propagation, facts)?;
         if !dev_is_bound {
             devices::all(draft, spec, namespaces, facts)?;

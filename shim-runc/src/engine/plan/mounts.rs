@@ -6,7 +6,8 @@ use oci_spec::runtime::{Mount, Spec};
 use shim_core::{Context, Error, Kind, Result, model::Bundle};
 
 use super::{
-    Choices, Draft, Facts, Idmap, Mappings, Namespaces, Source, Tree, cgroups, in_container,
+    Choices, Draft, Facts, Idmap, Mappings, Namespaces, Source, Tree, cgroups, confine,
+    in_container,
     options::{self, Options},
     path, place,
 };
@@ -164,6 +165,11 @@ impl One {
                 cgroups::mount(draft, self, namespaces, propagation, facts)
             }
             _ => {
+                if let Some(label) =
+                    draft.label.clone().filter(|_| confine::takes_label(&self.kind))
+                {
+                    self.options.filesystem.push((Text::from(c"context"), Some(label)));
+                }
                 let sealed = self.take_read_only();
                 self.filesystem(draft)?;
                 if sealed { self.seal(draft) } else { Ok(()) }

@@ -6,10 +6,6 @@ use shim_core::{Error, Kind, Result};
 
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     version(spec.version())?;
-    if let Some(linux) = spec.linux() {
-        let asked = [(is_set(linux.mount_label().as_deref()), "linux.mountLabel (SELinux)")];
-        refuse(&asked)?;
-    }
     let foreign = [
         (spec.vm().is_some(), "vm"),
         (spec.windows().is_some(), "windows"),
@@ -20,10 +16,7 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
 }
 
 pub(super) fn check_process(process: &Process) -> Result<()> {
-    refuse(&[
-        (is_set(process.selinux_label().as_deref()), "process.selinuxLabel"),
-        (is_set(process.user().username().as_deref()), "process.user.username"),
-    ])
+    refuse(&[(is_set(process.user().username().as_deref()), "process.user.username")])
 }
 
 fn is_set(text: Option<&str>) -> bool {
