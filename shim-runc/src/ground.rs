@@ -54,6 +54,9 @@ impl Ground {
                 if cgroup.mode() == Mode::V2 {
                     making.limit(resources.as_ref()).context("create the cgroup")?;
                 }
+                if let Some(owner) = spec::cgroup_owner(spec)? {
+                    cgroup.give_to(owner)?;
+                }
                 cgroup.unified().context("open the cgroup")
             };
             let unified = settled().inspect_err(|_| making.undo())?;

@@ -10,6 +10,7 @@
 #[expect(unsafe_code, reason = "bpf(2) has no safe wrapper in nix")]
 mod bpf;
 mod create;
+mod delegate;
 mod devices;
 mod dir;
 #[cfg(test)]
@@ -23,6 +24,8 @@ mod path;
 mod processes;
 mod remove;
 mod stats;
+#[cfg(test)]
+mod v1_file_tests;
 
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -155,6 +158,14 @@ impl Cgroup {
         let path = unified.root.join(self.path.relative());
         let opened = Dir::open(&path).with_context(|| format!("open {}", path.display()))?;
         Ok(Some(opened.into_fd()))
+    }
+
+    /// Hands the cgroup to a user of the host, where it is one of v2 alone; its limits stay the host's.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn give_to(&self, uid: u32) -> Result<()> {
+        if self.mode() == Mode::V2 { delegate::give(self, uid) } else { Ok(()) }
     }
 
     /// Changes the limits that are given.
