@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod ci;
 mod conform;
+mod coverage;
 mod faults;
 mod flame;
 mod fuzz;

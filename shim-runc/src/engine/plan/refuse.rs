@@ -16,7 +16,10 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
 }
 
 pub(super) fn check_process(process: &Process) -> Result<()> {
-    refuse(&[(is_set(process.user().username().as_deref()), "process.user.username")])
+    refuse(&[
+        (is_set(process.user().username().as_deref()), "process.user.username"),
+        (is_set(process.command_line().as_deref()), "process.commandLine"),
+    ])
 }
 
 fn is_set(text: Option<&str>) -> bool {

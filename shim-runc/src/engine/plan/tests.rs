@@ -266,6 +266,19 @@ fn selinux_labels_the_program_and_what_is_mounted() {
 }
 
 #[test]
+fn what_is_of_other_systems_is_refused() {
+    for change in [
+        (|spec| spec["process"]["user"]["username"] = "x".into()) as fn(&mut Value),
+        |spec| spec["process"]["commandLine"] = "x y".into(),
+        |spec| spec["windows"] = json!({ "layerFolders": [] }),
+        |spec| spec["solaris"] = json!({}),
+    ] {
+        let err = refused(change);
+        assert_eq!(err.kind(), Kind::Unsupported, "{err:#}");
+    }
+}
+
+#[test]
 fn what_is_not_offered_is_refused() {
     for change in [
         (|spec| spec["linux"]["mountLabel"] = "x".into()) as fn(&mut Value),
