@@ -16,7 +16,7 @@ use crate::{
     ahead::{Begun, First},
     container::{NativeContainer, Parts},
     engine::{
-        cgroup::{Cgroup, CgroupPath, Mode},
+        cgroup::{Cgroup, Mode, Place},
         doors::Doors,
         files::Given,
         hooks::Hooked,
@@ -28,7 +28,7 @@ use crate::{
         seccomp::Cache,
         talk::Rest,
     },
-    ground::Ground,
+    ground::{Ground, Keeper},
     options::Options,
     spec,
 };
@@ -40,7 +40,7 @@ pub(crate) struct Wanted<'a> {
     /// What paths of the spec are relative to.
     pub(crate) bundle: &'a Bundle,
     pub(crate) spec: Box<Spec>,
-    pub(crate) cgroup: CgroupPath,
+    pub(crate) cgroup: Place,
     pub(crate) choices: Choices,
     /// Its processes get a session keyring of their own.
     pub(crate) has_keyring: bool,
@@ -114,9 +114,10 @@ impl Draft {
     ///
     /// # Errors
     /// `FailedPrecondition` when its cgroup is somebody else's.
-    pub(crate) fn begin(&self, directory: &Bundle) -> Result<Begun> {
-        let ground = Ground::lay(directory, self.cgroup.clone(), &self.spec)?;
-        Ok(Begun { ground, first: None })
+    pub(crate) async fn begin(&self, directory: &Bundle, launcher: &Launcher) -> Result<Begun> {
+        let cgroup = self.cgroup.clone();
+        let (ground, keeper) = Ground::lay(directory, cgroup, &self.spec, launcher).await?;
+        Ok(Begun { ground, keeper, first: None })
     }
 
     /// Makes the container on its ground, of the first process that waits there if there is one.
@@ -130,8 +131,8 @@ impl Draft {
         making: Making<'_>,
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Made> {
-        let Begun { ground, first } = begun;
-        match self.make_on(&ground, first, launcher, making, born).await {
+        let Begun { ground, keeper, first } = begun;
+        match self.make_on(&ground, (keeper, first), launcher, making, born).await {
             Ok(made) => Ok(made),
             Err(err) => {
                 ground.abandon().await;
@@ -143,7 +144,7 @@ impl Draft {
     async fn make_on(
         mut self: Box<Self>,
         ground: &Ground,
-        first: Option<First>,
+        (keeper, first): (Option<Keeper>, Option<First>),
         launcher: &Launcher,
         making: Making<'_>,
         told: impl FnOnce(Pid) -> Result<()>,
@@ -170,7 +171,7 @@ impl Draft {
             }
             None => launcher.launch_and(plan, &given, hooked, || ground.tasks(), born).await,
         };
-        match launched {
+        match released(keeper, ground, launched).await {
             Ok(launched) => Ok(self.stand(launcher, launched, oom)),
             Err(err) => {
                 ground.undo();
@@ -204,6 +205,24 @@ impl Draft {
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Made { container, init: Process { pid, exit, terminal }, rest }
+    }
+}
+
+/// Lets a keeper go, if there is one. What is left is the outcome.
+async fn released(
+    keeper: Option<Keeper>,
+    ground: &Ground,
+    launched: Result<Launched>,
+) -> Result<Launched> {
+    let Some(keeper) = keeper else { return launched };
+    let released = keeper.release(ground).await;
+    let launched = launched?;
+    match released {
+        Ok(()) => Ok(launched),
+        Err(err) => {
+            launched.end().await;
+            Err(err)
+        }
     }
 }
 
