@@ -37,6 +37,7 @@ pub mod engine;
 pub mod events;
 pub mod faults;
 pub mod grpc;
+pub mod guest;
 pub mod image;
 pub mod isolation;
 pub mod lane;

@@ -16,13 +16,13 @@ use shim_core::{
 
 use crate::{
     engine::{
-        cgroup::{Cgroup, CgroupPath},
+        cgroup::{Cgroup, Driver, Place},
         launch::{Launcher, Waiting},
         plan::{self, Namespaces},
         resctrl::Group,
         seccomp::Cache,
     },
-    ground::Ground,
+    ground::{Ground, Keeper},
     options::Options,
     record::Record,
     spec,
@@ -32,6 +32,7 @@ use crate::{
 pub(crate) struct Ahead {
     id: ContainerId,
     bundle: Bundle,
+    driver: Driver,
     text: Print,
     spec: Box<Spec>,
     begun: Begun,
@@ -46,6 +47,7 @@ struct Print {
 /// What there is of a container on the host.
 pub(crate) struct Begun {
     pub(crate) ground: Ground,
+    pub(crate) keeper: Option<Keeper>,
     pub(crate) first: Option<First>,
 }
 
@@ -65,22 +67,24 @@ impl Ahead {
         filters: &Cache,
     ) -> Option<Self> {
         let Coming { id, bundle, options } = coming;
-        let is_ours = |options: &Options| options.external.is_none();
-        let is_ours = Options::parse_all(options).is_ok_and(|all| all.iter().all(is_ours));
+        let driver = driver(&Options::parse_all(options).ok()?)?;
         // A record says that the container is there, whoever made it.
-        if Record::is_there(bundle) || !is_ours {
+        if Record::is_there(bundle) {
             return None;
         }
         launcher.warm_up().await;
         let text = spec::text(bundle).ok()?;
         let print = Print::of(&text);
-        let (spec, namespaces, ground) = plan_ahead(coming, text, namespace, filters).ok()?;
+        let (spec, namespaces, cgroup) =
+            plan_ahead(coming, text, (driver, namespace), filters).ok()?;
+        let group = Group::of(&spec, id.as_str()).ok()?;
+        let (ground, keeper) = Ground::lay(bundle, cgroup, group, &spec, launcher).await.ok()?;
         let first = match namespaces.alone() {
             Some(flags) => First::make(&ground, launcher, flags).await.ok(),
             None => None,
         };
-        let begun = Begun { ground, first };
-        Some(Self { id: id.clone(), bundle: bundle.clone(), text: print, spec, begun })
+        let begun = Begun { ground, keeper, first };
+        Some(Self { id: id.clone(), bundle: bundle.clone(), driver, text: print, spec, begun })
     }
 
     /// Whether it was begun for this container.
@@ -89,8 +93,9 @@ impl Ahead {
     }
 
     /// Takes what a request can use; what is of no use to it is removed.
-    pub(crate) async fn fit(self, request: &Create) -> Option<(Box<Spec>, Begun)> {
+    pub(crate) async fn fit(self, request: &Create, driver: Driver) -> Option<(Box<Spec>, Begun)> {
         let fits = self.bundle == request.bundle
+            && self.driver == driver
             && spec::text(&request.bundle).is_ok_and(|text| self.text.is_of(&text));
         if fits {
             return Some((self.spec, self.begun));
@@ -111,23 +116,28 @@ impl fmt::Debug for Ahead {
     }
 }
 
-/// What is cheap to do over, and may fail; then the cgroup, which may not be left behind.
+/// Who is to make the cgroup, if it is us who make the container.
+fn driver(options: &[Options]) -> Option<Driver> {
+    let mut all = options.iter().map(|options| (options.external.is_none(), options.driver));
+    let (is_ours, driver) = all.next().unwrap_or((true, Driver::default()));
+    (is_ours && all.all(|other| other == (true, driver))).then_some(driver)
+}
+
+/// What is cheap to do over, and may fail: all but the cgroup, which may not be left behind.
 fn plan_ahead(
     coming: &Coming,
     text: Vec<u8>,
-    namespace: &Namespace,
+    (driver, namespace): (Driver, &Namespace),
     filters: &Cache,
-) -> Result<(Box<Spec>, Namespaces, Ground)> {
+) -> Result<(Box<Spec>, Namespaces, Cgroup)> {
     let Coming { id, bundle, .. } = coming;
     let spec = spec::parse(bundle, &text)?;
     drop(text);
     plan::check(&spec)?;
     let namespaces = Namespaces::of(&spec)?;
     spec::filter(&spec, filters)?;
-    let cgroup = Cgroup::at(CgroupPath::of(spec::cgroup(&spec), namespace, id)?)?;
-    let group = Group::of(&spec, id.as_str())?;
-    let ground = Ground::lay(bundle, cgroup, group, &spec)?;
-    Ok((spec, namespaces, ground))
+    let place = Place::of(driver, spec::cgroup(&spec), namespace.as_str(), id.as_str())?;
+    Ok((spec, namespaces, Cgroup::at(place)?))
 }
 
 impl Print {
@@ -147,6 +157,9 @@ impl Begun {
     pub(crate) async fn dismiss(self) {
         if let Some(first) = self.first {
             first.waiting.dismiss().await;
+        }
+        if let Some(keeper) = self.keeper {
+            keeper.dismiss().await;
         }
         self.ground.abandon().await;
     }

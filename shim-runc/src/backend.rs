@@ -12,7 +12,7 @@ use shim_core::{
 use crate::{
     ahead::Ahead,
     engine::{
-        cgroup::{Cgroup, CgroupPath},
+        cgroup::{Cgroup, Place},
         launch::Launcher,
         plan::Choices,
         seccomp::Cache,
@@ -112,7 +112,10 @@ impl Backend for NativeBackend {
             return Box::pin(external::create(options, asked, request)).await;
         }
         let ahead = match self.begun(&request.id) {
-            Some(ahead) => ahead.fit(&request).await,
+            Some(ahead) => {
+                let driver = options.as_ref().map(|options| options.driver).unwrap_or_default();
+                ahead.fit(&request, driver).await
+            }
             None => None,
         };
         let (spec, begun) = ahead.unzip();
@@ -126,7 +129,10 @@ impl Backend for NativeBackend {
                 return Err(err);
             }
         };
-        let begun = begun.map_or_else(|| draft.begin(&request.bundle), Ok)?;
+        let begun = match begun {
+            Some(begun) => begun,
+            None => draft.begin(&request.bundle, &ready.launcher).await?,
+        };
         let making = Making { streams: &request.streams, doors: None, output: None };
         let made = draft.make(begun, &ready.launcher, making, |_| Ok(())).await?;
         Ok(Created { container: Box::new(made.container), init: made.init.into() })
@@ -161,9 +167,11 @@ impl NativeBackend {
         let ready =
             ready.ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))?;
         let spec = spec.map_or_else(|| spec::read(&request.bundle), Ok)?;
-        let cgroup = CgroupPath::of(spec::cgroup(&spec), &ready.host.namespace, &request.id)?;
+        let id = request.id.as_str();
+        let above = ready.host.namespace.as_str();
+        let cgroup = Place::of(options.driver, spec::cgroup(&spec), above, id)?;
         let wanted = Wanted {
-            id: request.id.as_str(),
+            id,
             bundle: &request.bundle,
             spec,
             cgroup,

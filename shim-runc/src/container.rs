@@ -186,7 +186,10 @@ impl Container for NativeContainer {
 
     async fn update(&self, request: &Update) -> Result<()> {
         // No annotation means anything to the kernel.
-        request.resources.as_ref().map_or(Ok(()), |resources| self.cgroup.update(resources))
+        match &request.resources {
+            Some(resources) => self.cgroup.update(resources).await,
+            None => Ok(()),
+        }
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -17,7 +17,7 @@ use crate::{
     container::{NativeContainer, Parts},
     engine::{
         agent::Agent,
-        cgroup::{Cgroup, CgroupPath, Mode},
+        cgroup::{Cgroup, Mode, Place},
         doors::Doors,
         files::Given,
         hooks::Hooked,
@@ -31,7 +31,7 @@ use crate::{
         seccomp::Cache,
         talk::Rest,
     },
-    ground::Ground,
+    ground::{Ground, Keeper},
     options::Options,
     spec,
 };
@@ -43,7 +43,7 @@ pub(crate) struct Wanted<'a> {
     /// What paths of the spec are relative to.
     pub(crate) bundle: &'a Bundle,
     pub(crate) spec: Box<Spec>,
-    pub(crate) cgroup: CgroupPath,
+    pub(crate) cgroup: Place,
     pub(crate) choices: Choices,
     /// Its processes get a session keyring of their own.
     pub(crate) has_keyring: bool,
@@ -117,10 +117,10 @@ impl Draft {
     ///
     /// # Errors
     /// `FailedPrecondition` when its cgroup is somebody else's.
-    pub(crate) fn begin(&self, directory: &Bundle) -> Result<Begun> {
-        let group = self.inherited.group.clone();
-        let ground = Ground::lay(directory, self.cgroup.clone(), group, &self.spec)?;
-        Ok(Begun { ground, first: None })
+    pub(crate) async fn begin(&self, directory: &Bundle, launcher: &Launcher) -> Result<Begun> {
+        let (cgroup, group) = (self.cgroup.clone(), self.inherited.group.clone());
+        let (ground, keeper) = Ground::lay(directory, cgroup, group, &self.spec, launcher).await?;
+        Ok(Begun { ground, keeper, first: None })
     }
 
     /// Makes the container on its ground, of the first process that waits there if there is one.
@@ -134,8 +134,8 @@ impl Draft {
         making: Making<'_>,
         born: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Made> {
-        let Begun { ground, first } = begun;
-        match self.make_on(&ground, first, launcher, making, born).await {
+        let Begun { ground, keeper, first } = begun;
+        match self.make_on(&ground, (keeper, first), launcher, making, born).await {
             Ok(made) => Ok(made),
             Err(err) => {
                 ground.abandon().await;
@@ -147,7 +147,7 @@ impl Draft {
     async fn make_on(
         mut self: Box<Self>,
         ground: &Ground,
-        first: Option<First>,
+        (keeper, first): (Option<Keeper>, Option<First>),
         launcher: &Launcher,
         making: Making<'_>,
         told: impl FnOnce(Pid) -> Result<()>,
@@ -174,7 +174,7 @@ impl Draft {
             }
             None => launcher.launch_and(plan, &given, hooked, || ground.tasks(), born).await,
         };
-        match launched {
+        match released(keeper, ground, launched).await {
             Ok(launched) => Ok(self.stand(launcher, launched, oom)),
             Err(err) => {
                 ground.undo();
@@ -208,6 +208,24 @@ impl Draft {
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Made { container, init: Process { pid, exit, terminal }, rest }
+    }
+}
+
+/// Lets a keeper go, if there is one. What is left is the outcome.
+async fn released(
+    keeper: Option<Keeper>,
+    ground: &Ground,
+    launched: Result<Launched>,
+) -> Result<Launched> {
+    let Some(keeper) = keeper else { return launched };
+    let released = keeper.release(ground).await;
+    let launched = launched?;
+    match released {
+        Ok(()) => Ok(launched),
+        Err(err) => {
+            launched.end().await;
+            Err(err)
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use shim_core::{
 };
 use shim_protos::{protobuf::Message, runc, runctypes, runtimeoptions};
 
-use crate::external::Asked;
+use crate::{engine::cgroup::Driver, external::Asked};
 
 const RUNC: &str = "containerd.runc.v1.Options";
 /// What `ctr` of containerd 1.x sends to a runtime that is not named after runc.
@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) io_uid: u32,
     /// The group id that the ends of pipes get.
     pub(crate) io_gid: u32,
+    /// Who makes the cgroup.
+    pub(crate) driver: Driver,
     /// The runtime that is to make the container.
     pub(crate) external: Option<Box<Asked>>,
 }
@@ -105,17 +107,14 @@ impl Options {
     fn of(options: Toml) -> Result<Self> {
         options.sharing()?;
         // What only another runtime can do.
-        let refused = [
-            (options.systemd_cgroup, "SystemdCgroup: cgroups are made without systemd"),
-            (!options.criu_image_path.is_empty(), "CriuImagePath: checkpoints can't be restored"),
-        ];
-        let refused = refused.iter().find(|(is_set, _)| *is_set && options.binary_name.is_empty());
-        if let Some((_, what)) = refused {
-            return Err(Error::new(Kind::Unsupported, format!("option {what}")));
+        if !options.criu_image_path.is_empty() && options.binary_name.is_empty() {
+            let what = "option CriuImagePath: checkpoints can't be restored";
+            return Err(Error::new(Kind::Unsupported, what));
         }
         let Toml { no_pivot_root, no_new_keyring, io_uid, io_gid, .. } = options;
+        let driver = if options.systemd_cgroup { Driver::Systemd } else { Driver::Files };
         let external = options.external().map(Box::new);
-        Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid, external })
+        Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid, driver, external })
     }
 }
 
@@ -333,10 +332,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_offered_is_refused() {
-        for body in ["SystemdCgroup = true", "CriuImagePath = \"/image\""] {
-            assert_eq!(generic(body).unwrap_err().kind(), Kind::Unsupported, "{body}");
+    fn systemd_makes_the_cgroup_where_it_is_asked_to() {
+        for (body, driver) in [
+            ("SystemdCgroup = true", Driver::Systemd),
+            ("systemd_cgroup = true", Driver::Systemd),
+            ("SystemdCgroup = false", Driver::Files),
+            ("", Driver::Files),
+        ] {
+            assert_eq!(generic(body).unwrap().driver, driver, "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused() {
+        let body = "CriuImagePath = \"/image\"";
+        assert_eq!(generic(body).unwrap_err().kind(), Kind::Unsupported);
         assert_eq!(
             generic("SystemdCgroup = false\nBinaryName = \"\"").unwrap(),
             Options::default()

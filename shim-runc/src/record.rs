@@ -20,7 +20,7 @@ use shim_core::{
 
 use crate::{
     engine::{
-        cgroup::{Cgroup, CgroupPath},
+        cgroup::{Cgroup, CgroupPath, Place, Unit},
         resctrl::Left,
     },
     external::{self, Runtime},
@@ -45,6 +45,8 @@ enum Line {
     /// The path of its cgroup below the root of each hierarchy. It may be another's yet, and then is
     /// not touched.
     Cgroup(String),
+    /// The unit that it is, if systemd makes it.
+    Unit(Unit),
     /// That cgroup has been made for it.
     Made,
     /// What it has in resctrl.
@@ -57,6 +59,7 @@ enum Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Traces {
     cgroup: String,
+    unit: Option<Unit>,
     is_made: bool,
     resctrl: Left,
     init: Option<Init>,
@@ -73,11 +76,11 @@ pub(crate) struct Init {
 }
 
 impl Record {
-    /// Begins the record of a container that will have this cgroup.
+    /// Begins the record of a container that will have this cgroup, and unit if systemd makes it.
     ///
     /// # Errors
     /// What could not be written.
-    pub(crate) fn begin(bundle: &Bundle, cgroup: &CgroupPath) -> Result<Self> {
+    pub(crate) fn begin(bundle: &Bundle, cgroup: &CgroupPath, unit: Option<&Unit>) -> Result<Self> {
         let path = bundle.path().join(FILE);
         // What is there is an earlier container's, of which nothing is left.
         let opened =
@@ -85,6 +88,9 @@ impl Record {
         let file = opened.with_context(|| format!("write {}", path.display()))?;
         let record = Self { file };
         record.add(&Line::Cgroup(cgroup.as_str().to_owned()))?;
+        if let Some(unit) = unit {
+            record.add(&Line::Unit(unit.clone()))?;
+        }
         Ok(record)
     }
 
@@ -153,6 +159,7 @@ impl Traces {
             match serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))? {
                 Line::Cgroup(cgroup) => traces.cgroup = cgroup,
                 Line::Runtime(runtime) => traces.runtime = Some(runtime),
+                Line::Unit(unit) => traces.unit = Some(unit),
                 Line::Made => traces.is_made = true,
                 Line::Resctrl(left) => traces.resctrl = left,
                 Line::Init(init) => traces.init = Some(init),
@@ -193,30 +200,39 @@ pub(crate) fn clean_up(id: &ContainerId, bundle: &Bundle) -> Result<()> {
     kill_recorded(bundle).and_then(|()| remove(&traces, bundle, deadline)).and(deleted)
 }
 
-/// The same for a container that no other runtime has made.
+/// The same for a container that no other runtime has made, on a runtime.
 ///
 /// # Errors
 /// What could not be removed.
-pub(crate) fn clean_up_own(bundle: &Bundle) -> Result<()> {
+pub(crate) async fn clean_up_own(bundle: &Bundle) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
-    Traces::read(bundle)?.map_or(Ok(()), |traces| remove(&traces, bundle, deadline))
-}
-
-fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
-    remove_cgroup(traces, deadline)?;
+    let Some(traces) = Traces::read(bundle)? else { return Ok(()) };
+    if let Some(cgroup) = end(&traces, deadline)? {
+        cgroup.remove_async().await.context("remove the cgroup")?;
+    }
     traces.resctrl.remove()?;
     Record::erase(bundle);
     Ok(())
 }
 
-fn remove_cgroup(traces: &Traces, deadline: Instant) -> Result<()> {
-    let cgroup = Cgroup::at(CgroupPath::parse(&traces.cgroup)?)?;
+fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
+    if let Some(cgroup) = end(traces, deadline)? {
+        cgroup.remove().context("remove the cgroup")?;
+    }
+    traces.resctrl.remove()?;
+    Record::erase(bundle);
+    Ok(())
+}
+
+/// Ends what runs in a container; its cgroup is still to be removed.
+fn end(traces: &Traces, deadline: Instant) -> Result<Option<Cgroup>> {
+    let path = CgroupPath::parse(&traces.cgroup)?;
+    let cgroup = Cgroup::at(Place { path, unit: traces.unit.clone() })?;
     if !traces.is_made {
-        // At most some directories of it are there, and empty; with processes it is another's.
-        if cgroup.exists() && cgroup.pids()?.is_empty() {
-            cgroup.remove().context("remove the cgroup")?;
-        }
-        return Ok(());
+        // At most some directories of it are there, and empty; with processes it is another's. A
+        // unit is another's too, or has ended with us.
+        let is_left = traces.unit.is_none() && cgroup.exists() && cgroup.pids()?.is_empty();
+        return Ok(is_left.then_some(cgroup));
     }
     let init = traces.init.and_then(Init::open);
     if let Some(init) = &init {
@@ -234,7 +250,7 @@ fn remove_cgroup(traces: &Traces, deadline: Instant) -> Result<()> {
     if let Some(init) = init {
         wait_gone(&init, deadline)?;
     }
-    cgroup.remove().context("remove the cgroup")
+    Ok(Some(cgroup))
 }
 
 fn kill_all(cgroup: &Cgroup) -> Result<Vec<Pid>> {
@@ -249,14 +265,18 @@ fn kill_all(cgroup: &Cgroup) -> Result<Vec<Pid>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::cgroup::Driver;
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let bundle = Bundle::new(dir.path()).unwrap();
         assert_eq!(Traces::read(&bundle).unwrap(), None);
-        let record = Record::begin(&bundle, &CgroupPath::parse("/a/b").unwrap()).unwrap();
-        let mut expected = Traces { cgroup: "/a/b".to_owned(), ..Traces::default() };
+        let path = "system.slice:p:c".as_ref();
+        let place = Place::of(Driver::Systemd, Some(path), "", "c").unwrap();
+        let record = Record::begin(&bundle, &place.path, place.unit.as_ref()).unwrap();
+        let cgroup = place.path.as_str().to_owned();
+        let mut expected = Traces { cgroup, unit: place.unit, ..Traces::default() };
         assert_eq!(Traces::read(&bundle).unwrap().as_ref(), Some(&expected));
         record.made().unwrap();
         expected.is_made = true;

@@ -11,6 +11,7 @@ mod coverage;
 mod faults;
 mod flame;
 mod fuzz;
+mod guest;
 mod peers;
 mod run;
 mod sh;
@@ -30,6 +31,8 @@ Usage: cargo xtask CHORE
                our shim beside its peers and the floor; writes docs/performance.md
   flame        where a life's time goes; writes docs/flame-*.svg. Needs perf
   fuzz [T [S]] a fuzz target or all, for so many seconds
+  guest [--keep] [--limit SECONDS] [--with PATH].. CMD..
+               a command in a virtual machine with systemd and cgroup v2: docs/test-bed.md
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
   faults       every fault at every step of a container's life; writes docs/faults.md
   soak         ten thousand containers through one shim; writes docs/soak.md";
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::bench(rest),
         ["flame"] => flame::flame(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["guest", rest @ ..] => guest::guest(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),
         ["soak", rest @ ..] => soak::soak(rest),

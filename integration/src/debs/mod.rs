@@ -33,7 +33,9 @@ pub enum Suite {
 impl Suite {
     const ALL: [Self; 4] = [Self::Bookworm, Self::Trixie, Self::Forky, Self::Backports];
 
-    fn name(self) -> &'static str {
+    /// Its name in the archive.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
@@ -41,6 +43,12 @@ impl Suite {
             Self::Backports => "bookworm-backports",
         }
     }
+}
+
+/// The line of apt's sources that brings a suite, from the archive that the machine itself uses.
+#[must_use]
+pub fn source(suite: Suite) -> String {
+    sources::machine_archive().line(suite.name())
 }
 
 /// A package of a suite.
@@ -61,6 +69,8 @@ impl Deb {
     pub const RUNSC: Self = Self { suite: Suite::Backports, package: "runsc" };
     /// Counts system calls.
     pub const STRACE: Self = Self { suite: Suite::Bookworm, package: "strace" };
+    /// Makes a Debian system in a folder: one program of Perl.
+    pub const MMDEBSTRAP: Self = Self { suite: Suite::Bookworm, package: "mmdebstrap" };
     /// A library that strace needs and a small machine lacks.
     pub const UNWIND: Self = Self { suite: Suite::Bookworm, package: "libunwind8" };
 }
@@ -97,12 +107,7 @@ impl Store {
         if self.missing(debs).is_empty() {
             return Ok(());
         }
-        fs::create_dir_all(&self.root)
-            .with_context(|| format!("make the folder {}", self.root.display()))?;
-        let lock = fs::File::create(self.root.join(".lock"))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context("lock the store of packages")?;
+        let _lock = self.lock(".lock")?;
         // Another process may have fetched them while this one waited for the lock.
         let missing = self.missing(debs);
         if missing.is_empty() {
@@ -110,6 +115,42 @@ impl Store {
         }
         let apt = apt::Apt::new(&self.root.join(".apt"))?;
         missing.into_iter().map(|deb| self.add(&apt, deb)).fold(Ok(()), Result::and)
+    }
+
+    /// A folder below the store that `make` fills, once: one that exists is whole.
+    ///
+    /// # Errors
+    /// Those of `make`, which leave nothing behind.
+    pub fn made(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let dir = self.root.join(name);
+        if dir.is_dir() {
+            return Ok(dir);
+        }
+        let _lock = self.lock(".lock-made")?;
+        // Another process may have made it while this one waited for the lock.
+        if dir.is_dir() {
+            return Ok(dir);
+        }
+        let partial = self.root.join(format!(".{}", name.replace('/', "-")));
+        remove_dir_all(&partial)?;
+        fs::create_dir_all(dir.parent().unwrap_or(&self.root))?;
+        fs::DirBuilder::new().mode(0o755).create(&partial)?;
+        let made = make(&partial).and_then(|()| Ok(fs::rename(&partial, &dir)?));
+        if made.is_err() {
+            // The failure to make it is what matters.
+            let _ = remove_dir_all(&partial);
+        }
+        made.map(|()| dir)
+    }
+
+    /// Held until it is dropped; makes the store if need be.
+    fn lock(&self, name: &str) -> Result<Flock<fs::File>> {
+        fs::create_dir_all(&self.root)
+            .with_context(|| format!("make the folder {}", self.root.display()))?;
+        let lock = fs::File::create(self.root.join(name))?;
+        Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("lock the store of packages")
     }
 
     /// Those that were not fetched, each once.

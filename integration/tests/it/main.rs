@@ -22,6 +22,7 @@ mod rootfs;
 mod run;
 mod strangers;
 mod streams;
+mod systemd;
 mod task;
 mod terminal;
 mod view;
@@ -60,5 +61,6 @@ fn main() -> ExitCode {
         external::runsc::TESTS,
         crowd::TESTS,
         death::TESTS,
+        systemd::TESTS,
     ])
 }

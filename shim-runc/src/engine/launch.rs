@@ -42,6 +42,16 @@ pub(crate) struct Launched {
     pub(crate) gate: Option<Gate>,
 }
 
+impl Launched {
+    /// Ends it, whatever it waits for.
+    pub(crate) async fn end(self) {
+        drop(self.gate);
+        // It may have ended by itself; then there is nobody to signal.
+        let _ = signal_pidfd(&self.pidfd, Signal::KILL);
+        self.exit.await;
+    }
+}
+
 /// A process that waits for its plan. Dropped, it ends, but is not collected.
 pub(crate) struct Waiting {
     made: Made,
@@ -52,6 +62,11 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    /// Its pid.
+    pub(crate) fn pid(&self) -> Pid {
+        self.made.pid
+    }
+
     /// Ends it.
     pub(crate) async fn dismiss(self) {
         end(&self.made, self.exit).await;

@@ -54,8 +54,8 @@ pub(crate) async fn create(
     let runtime = Runtime::find(asked, &host.namespace)?;
     let spec = spec::read(&bundle).ok();
     let path = spec.as_deref().and_then(spec::cgroup);
-    let cgroup = Cgroup::at(CgroupPath::of(path, &host.namespace, &id)?)?;
-    let record = Record::begin(&bundle, cgroup.path())?;
+    let cgroup = Cgroup::at(CgroupPath::of(path, host.namespace.as_str(), id.as_str())?)?;
+    let record = Record::begin(&bundle, cgroup.path(), None)?;
     record.driven_by(&runtime)?;
     let is_fresh = !cgroup.exists();
     if is_fresh {

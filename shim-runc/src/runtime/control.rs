@@ -110,7 +110,7 @@ impl Runtime {
                 return Err(Error::new(Kind::FailedPrecondition, why));
             }
         }
-        record::clean_up_own(folder.bundle())?;
+        record::clean_up_own(folder.bundle()).await?;
         if let Some(saved) = &saved {
             self.hooks(&folder, saved, |hooks| &hooks.poststop, "stopped", None).await?;
         }
@@ -147,12 +147,12 @@ impl Runtime {
     ///
     /// # Errors
     /// The limit that could not be set; those before it are.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+    pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
         let folder = self.locked(id)?;
         let saved = folder.load()?;
         match saved.status(&folder)? {
             Status::Stopped => Err(not_running()),
-            _ => saved.cgroup()?.update(resources),
+            _ => saved.cgroup()?.update(resources).await,
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime::{Process as OciProcess, Spec};
 use shim_core::{
-    Container, Context, Process, Result, Streams,
+    Container, Process, Result, Streams,
     backend::ExitFuture,
     model::{Bundle, Pid},
     rfc3339,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     container::NativeContainer,
     engine::{
-        cgroup::CgroupPath,
+        cgroup::{Driver, Place},
         doors::Doors,
         plan::{Choices, Starter},
         seccomp::Cache,
@@ -41,6 +41,8 @@ pub struct Create {
     pub bundle: Bundle,
     /// What becomes of its terminal.
     pub console: Console,
+    /// Who makes its cgroup.
+    pub cgroups: Driver,
     /// Change the root without pivot_root(2).
     pub no_pivot_root: bool,
     /// Leave the container the caller's session keyring.
@@ -137,7 +139,7 @@ impl Runtime {
             saved.init = Init::of(pid).ok();
             folder.save(&saved)
         };
-        let begun = draft.begin(folder.bundle())?;
+        let begun = draft.begin(folder.bundle(), &launcher).await?;
         let mut made = draft.make(begun, &launcher, making, told).await?;
         saved.rest = made.rest.take();
         saved.is_made = is_other;
@@ -162,16 +164,10 @@ impl Runtime {
         starter: Starter,
     ) -> Result<(Box<Draft>, Saved)> {
         let id = folder.id();
-        let cgroup = match spec::cgroup(&spec).filter(|path| !path.as_os_str().is_empty()) {
-            Some(path) => {
-                CgroupPath::parse(&path.to_string_lossy()).context("linux.cgroupsPath")?
-            }
-            // An id has no slash, so it can't climb.
-            None => CgroupPath::parse(&format!("/shim-runc/{id}"))?,
-        };
+        let cgroup = Place::of(wanted.cgroups, spec::cgroup(&spec), "shim-runc", id)?;
         let rootfs = rootfs(&spec, &wanted.bundle);
         let (bundle, created) = (wanted.bundle.path().to_owned(), rfc3339(SystemTime::now()));
-        let mut saved = Saved::new(bundle, rootfs, created, cgroup.as_str().to_owned());
+        let mut saved = Saved::new(bundle, rootfs, created, &cgroup);
         saved.has_keyring = !wanted.no_new_keyring;
         let wanted = Wanted {
             id,

@@ -32,6 +32,7 @@ pub use create::{Create, Running};
 pub use exec::Exec;
 pub use state::{State, Status};
 
+pub use crate::engine::cgroup::Driver;
 use crate::{
     engine::{
         launch::Launcher,

@@ -14,7 +14,7 @@ use shim_core::{Error, Kind, Result, linux::wait_gone};
 use super::{Runtime, folder::Folder};
 use crate::{
     engine::{
-        cgroup::{Cgroup, CgroupPath},
+        cgroup::{Cgroup, CgroupPath, Place, Unit},
         doors,
         talk::Rest,
     },
@@ -85,6 +85,9 @@ pub(super) struct Saved {
     pub(super) rootfs: PathBuf,
     pub(super) created: String,
     pub(super) cgroup: String,
+    /// The unit that the cgroup is, if systemd makes it.
+    #[serde(default)]
+    pub(super) unit: Option<Unit>,
     pub(super) init: Option<Init>,
     /// Its making is over.
     pub(super) is_made: bool,
@@ -95,13 +98,14 @@ pub(super) struct Saved {
 }
 
 impl Saved {
-    pub(super) fn new(bundle: PathBuf, rootfs: PathBuf, created: String, cgroup: String) -> Self {
+    pub(super) fn new(bundle: PathBuf, rootfs: PathBuf, created: String, cgroup: &Place) -> Self {
         Self {
             version: VERSION,
             bundle,
             rootfs,
             created,
-            cgroup,
+            cgroup: cgroup.path.as_str().to_owned(),
+            unit: cgroup.unit.clone(),
             init: None,
             is_made: false,
             has_keyring: true,
@@ -123,7 +127,8 @@ impl Saved {
     }
 
     pub(super) fn cgroup(&self) -> Result<Cgroup> {
-        Cgroup::at(CgroupPath::parse(&self.cgroup)?)
+        let path = CgroupPath::parse(&self.cgroup)?;
+        Cgroup::at(Place { path, unit: self.unit.clone() })
     }
 
     /// The init process, if it lives.
@@ -208,7 +213,8 @@ mod tests {
     use super::*;
 
     fn saved() -> Saved {
-        Saved::new("/b".into(), "/b/rootfs".into(), "now".to_owned(), "/c".to_owned())
+        let cgroup = CgroupPath::parse("/c").unwrap().into();
+        Saved::new("/b".into(), "/b/rootfs".into(), "now".to_owned(), &cgroup)
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use clap::{ArgAction, Parser, Subcommand};
 use serde::Serialize;
 use shim_core::{Context, Error, Kind, Result};
-use shim_runc::runtime::{Files, Runtime};
+use shim_runc::runtime::{Driver, Files, Runtime};
 
 use crate::{events, exec, life, log, look, spec, update};
 
@@ -49,7 +49,7 @@ pub(crate) struct Global {
     /// Log in detail
     #[arg(long)]
     debug: bool,
-    /// Not offered: cgroups are made without systemd
+    /// Have systemd make cgroups; a cgroupsPath is SLICE:PREFIX:NAME then
     #[arg(long)]
     systemd_cgroup: bool,
     /// Accepted for callers of runc; it makes no difference
@@ -137,7 +137,7 @@ fn execute(arguments: &Arguments) -> Result<u8> {
             Verb::Ps(ps) => ps.run(global),
             Verb::Pause(pause) => pause.run(global).await,
             Verb::Resume(resume) => resume.run(global),
-            Verb::Update(update) => update.run(global),
+            Verb::Update(update) => update.run(global).await,
             Verb::Events(events) => events.run(global).await,
             Verb::Spec(spec) => spec.run(),
             Verb::Features(features) => features.run(),
@@ -156,13 +156,15 @@ fn unsupported(what: &'static str) -> Error {
 
 impl Global {
     fn check(&self) -> Result<()> {
-        if self.systemd_cgroup {
-            return Err(unsupported("--systemd-cgroup (cgroups are made without systemd)"));
-        }
         if !matches!(self.rootless.as_str(), "true" | "false" | "auto") {
             return Err(Error::invalid(format!("--rootless {:?} is unknown", self.rootless)));
         }
         Ok(())
+    }
+
+    /// Who makes the cgroups of new containers.
+    pub(crate) fn cgroups(&self) -> Driver {
+        if self.systemd_cgroup { Driver::Systemd } else { Driver::Files }
     }
 
     /// The runtime, whose programs get no more files than the standard streams.

@@ -30,10 +30,11 @@ struct Making {
 }
 
 impl Making {
-    fn wanted(&self, stays: bool) -> Result<runtime::Create> {
+    fn wanted(&self, global: &Global, stays: bool) -> Result<runtime::Create> {
         Ok(runtime::Create {
             bundle: Bundle::new(std::path::absolute(&self.bundle)?)?,
             console: self.ties.console(stays),
+            cgroups: global.cgroups(),
             no_pivot_root: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
         })
@@ -51,7 +52,7 @@ impl Create {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let making = &self.making;
         let runtime = global.runtime_passing(making.ties.preserve_fds)?;
-        let pid = runtime.create(&making.id, &making.wanted(false)?).await?;
+        let pid = runtime.create(&making.id, &making.wanted(global, false)?).await?;
         if let Err(err) = making.ties.write_pid(pid) {
             runtime.delete(&making.id, true).await?;
             return Err(err);
@@ -91,7 +92,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let making = &self.making;
-        let wanted = making.wanted(!self.detach)?;
+        let wanted = making.wanted(global, !self.detach)?;
         if !self.detach && matches!(wanted.console, runtime::Console::Socket(_)) {
             return Err(Error::invalid("a console socket is for a container that is left alone"));
         }

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn run(&self, global: &Global) -> Result<u8> {
+    pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let resources: LinuxResources = match &self.resources {
             Some(path) if path.as_os_str() == "-" => {
                 serde_json::from_reader(io::stdin().lock()).context("parse standard input")?
@@ -69,7 +69,7 @@ impl Arguments {
             }
             None => serde_json::from_value(self.asked())?,
         };
-        global.runtime()?.update(&self.id, &resources).map(|()| 0)
+        global.runtime()?.update(&self.id, &resources).await.map(|()| 0)
     }
 
     fn asked(&self) -> Value {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
-use shim_core::{Error, Kind, Result};
+use shim_core::{Error, Kind, Result, model::Pid};
 
 use super::{
     Cgroup, Mode, devices,
@@ -24,9 +24,9 @@ pub(crate) struct Making {
 
 impl Making {
     /// Makes the directories, or nothing.
-    pub(super) fn begin(cgroup: &Cgroup) -> Result<Self> {
+    pub(super) fn begin(cgroup: &Cgroup, own: Option<Pid>) -> Result<Self> {
         let mut making = Self { cgroup: cgroup.clone(), made: Vec::new(), fresh: Fresh::Made };
-        match making.make_all() {
+        match making.make_all(own) {
             Ok(()) => Ok(making),
             Err(err) => {
                 making.undo();
@@ -35,14 +35,14 @@ impl Making {
         }
     }
 
-    fn make_all(&mut self) -> Result<()> {
+    fn make_all(&mut self, own: Option<Pid>) -> Result<()> {
         for directory in self.cgroup.directories() {
             let done = dir::make(&directory.path, &mut self.made).map_err(|(path, err)| {
                 Error::from(err).context(format!("make cgroup {}", path.display()))
             })?;
             if done == Fresh::Found {
                 self.fresh = Fresh::Found;
-                refuse_in_use(&self.cgroup, &directory.path)?;
+                refuse_in_use(&self.cgroup, &directory.path, own)?;
             }
         }
         if self.fresh == Fresh::Found && self.cgroup.frozen()? {
@@ -82,8 +82,8 @@ impl Making {
     }
 }
 
-fn refuse_in_use(cgroup: &Cgroup, path: &Path) -> Result<()> {
-    match processes::below(path)?.len() {
+fn refuse_in_use(cgroup: &Cgroup, path: &Path, own: Option<Pid>) -> Result<()> {
+    match processes::below(path)?.into_iter().filter(|pid| Some(*pid) != own).count() {
         0 => Ok(()),
         1 => Err(in_use(cgroup, "has a process already")),
         count => Err(in_use(cgroup, &format!("has {count} processes already"))),

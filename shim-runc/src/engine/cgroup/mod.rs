@@ -24,6 +24,7 @@ mod path;
 mod processes;
 mod remove;
 mod stats;
+mod systemd;
 #[cfg(test)]
 mod v1_file_tests;
 
@@ -40,10 +41,12 @@ use shim_core::{
 };
 
 use self::dir::Dir;
+pub use self::path::Driver;
 pub(crate) use self::{
     create::Making,
     hierarchy::{Hierarchies, Mode},
-    path::CgroupPath,
+    path::{CgroupPath, Place},
+    systemd::{unit::Unit, with_room},
 };
 
 /// A container's place in the hierarchies. It makes nothing by itself.
@@ -51,6 +54,8 @@ pub(crate) use self::{
 pub(crate) struct Cgroup {
     hierarchies: Arc<Hierarchies>,
     path: CgroupPath,
+    /// What systemd makes it as, if it does.
+    unit: Option<Arc<Unit>>,
 }
 
 /// The container's directory in one hierarchy.
@@ -69,8 +74,10 @@ impl Cgroup {
     ///
     /// # Errors
     /// When the host has no cgroups.
-    pub(crate) fn at(path: CgroupPath) -> Result<Self> {
-        Ok(Self::under(Hierarchies::of_host()?, path))
+    pub(crate) fn at(place: impl Into<Place>) -> Result<Self> {
+        let Place { path, unit } = place.into();
+        let unit = unit.map(Arc::new);
+        Ok(Self { unit, ..Self::under(Hierarchies::of_host()?, path) })
     }
 
     /// Looks for the hierarchies, so that they are known when they are needed.
@@ -81,7 +88,12 @@ impl Cgroup {
 
     /// A cgroup in hierarchies that were found elsewhere.
     pub(crate) fn under(hierarchies: Arc<Hierarchies>, path: CgroupPath) -> Self {
-        Self { hierarchies, path }
+        Self { hierarchies, path, unit: None }
+    }
+
+    /// The unit that it is, if systemd makes it.
+    pub(crate) fn unit(&self) -> Option<&Unit> {
+        self.unit.as_deref()
     }
 
     /// The path below each hierarchy's root.
@@ -113,18 +125,18 @@ impl Cgroup {
     }
 
     /// Makes the cgroup in every hierarchy, without limits yet; what it made is gone again after an
-    /// error.
+    /// error. The process is one of its own, if it has one.
     ///
     /// # Errors
-    /// `FailedPrecondition` when the cgroup is frozen or has processes: it is somebody else's.
-    pub(crate) fn begin(&self) -> Result<Making> {
-        Making::begin(self)
+    /// `FailedPrecondition` when the cgroup is frozen or has other processes: it is somebody else's.
+    pub(crate) fn begin(&self, own: Option<Pid>) -> Result<Making> {
+        Making::begin(self, own)
     }
 
     /// Makes it with its limits, or nothing.
     #[cfg(test)]
     fn create(&self, resources: Option<&LinuxResources>) -> Result<()> {
-        let making = self.begin()?;
+        let making = self.begin(None)?;
         making.limit(resources).inspect_err(|_| making.undo())
     }
 
@@ -175,7 +187,8 @@ impl Cgroup {
     ///
     /// # Errors
     /// The limit that could not be set; those before it are.
-    pub(crate) fn update(&self, resources: &LinuxResources) -> Result<()> {
+    pub(crate) async fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.update_unit(resources).await?;
         create::hand_down(self, Some(resources));
         limits::set(self, resources)
     }
@@ -228,13 +241,14 @@ impl Cgroup {
         processes::kill(self)
     }
 
-    /// Removes the cgroup and those below it. Blocks for a while when processes still die: for the
+    /// Removes the cgroup and those below it, and its unit. Blocks for a while when processes still die: for the
     /// `delete` mode, which has no runtime.
     ///
     /// # Errors
     /// The directory that stays, and why.
     pub(crate) fn remove(&self) -> Result<()> {
-        remove::remove(self)
+        let stopped = self.stop_unit_blocking();
+        remove::remove(self).and(stopped)
     }
 
     /// As [`Cgroup::remove`], waiting on the runtime's clock.
@@ -242,6 +256,7 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::remove`].
     pub(crate) async fn remove_async(&self) -> Result<()> {
-        remove::remove_async(self).await
+        let stopped = self.stop_unit().await;
+        remove::remove_async(self).await.and(stopped)
     }
 }

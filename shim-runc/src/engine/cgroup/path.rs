@@ -2,16 +2,35 @@
 
 use std::{fmt, path::Path};
 
-use shim_core::{
-    Context, Error, Result,
-    model::{ContainerId, Namespace},
-};
+use shim_core::{Context, Error, Result};
+
+use super::systemd::unit::{Owner, Unit};
+
+/// The field of a spec that says where.
+const FIELD: &str = "linux.cgroupsPath";
 
 /// A checked path below the hierarchies' roots: absolute, without `..`, never a root itself.
 ///
 /// A relative path is taken from the root too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CgroupPath(String);
+
+/// Who makes the cgroups of containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    /// The engine, by their directories and files.
+    #[default]
+    Files,
+    /// systemd, as units of its own; the engine only writes limits into their files.
+    Systemd,
+}
+
+/// Where a container's cgroup is, and which unit it is if systemd makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) path: CgroupPath,
+    pub(crate) unit: Option<Unit>,
+}
 
 impl CgroupPath {
     /// Parses a path as users write it.
@@ -40,18 +59,15 @@ impl CgroupPath {
         Ok(Self(clean))
     }
 
-    /// The path that a spec asks for (`linux.cgroupsPath`), else `/<namespace>/<id>`.
+    /// The path that a spec asks for (`linux.cgroupsPath`), else `/ABOVE/ID`.
     ///
     /// # Errors
     /// As [`CgroupPath::parse`].
-    pub(crate) fn of(spec: Option<&Path>, namespace: &Namespace, id: &ContainerId) -> Result<Self> {
-        match spec {
-            Some(path) if !path.as_os_str().is_empty() => {
-                let text = path.to_str().ok_or_else(|| Error::invalid("not UTF-8"));
-                text.and_then(Self::parse).context("linux.cgroupsPath")
-            }
+    pub(crate) fn of(spec: Option<&Path>, above: &str, id: &str) -> Result<Self> {
+        match text(spec)? {
+            Some(path) => Self::parse(path).context(FIELD),
             // Both are ids, so neither can climb.
-            _ => Ok(Self(format!("/{namespace}/{id}"))),
+            None => Ok(Self(format!("/{above}/{id}"))),
         }
     }
 
@@ -64,6 +80,38 @@ impl CgroupPath {
     pub(super) fn relative(&self) -> &str {
         &self.0[1..]
     }
+}
+
+impl Place {
+    /// The place that a spec asks for (`linux.cgroupsPath`): with files a path, else `/ABOVE/ID`; with
+    /// systemd a unit, else that of `:runc:ID`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is neither.
+    pub(crate) fn of(driver: Driver, spec: Option<&Path>, above: &str, id: &str) -> Result<Self> {
+        match driver {
+            Driver::Files => CgroupPath::of(spec, above, id).map(Self::from),
+            Driver::Systemd => {
+                let owner = Owner::of_host();
+                let unit = Unit::of(text(spec)?, id, owner)?;
+                let path = CgroupPath::parse(&unit.path(owner)?).context(FIELD)?;
+                Ok(Self { path, unit: Some(unit) })
+            }
+        }
+    }
+}
+
+impl From<CgroupPath> for Place {
+    fn from(path: CgroupPath) -> Self {
+        Self { path, unit: None }
+    }
+}
+
+/// The text of a spec's path, if it has one.
+fn text(spec: Option<&Path>) -> Result<Option<&str>> {
+    let path = spec.filter(|path| !path.as_os_str().is_empty());
+    path.map(|path| path.to_str().ok_or_else(|| Error::invalid("not UTF-8").context(FIELD)))
+        .transpose()
 }
 
 impl fmt::Display for CgroupPath {
@@ -100,13 +148,23 @@ mod tests {
 
     #[test]
     fn a_missing_path_is_made_of_namespace_and_id() {
-        let namespace = Namespace::parse("k8s.io").unwrap();
-        let id = ContainerId::parse("c1").unwrap();
-        let of = |spec: Option<&str>| CgroupPath::of(spec.map(Path::new), &namespace, &id);
+        let of = |spec: Option<&str>| CgroupPath::of(spec.map(Path::new), "k8s.io", "c1");
         assert_eq!(of(None).unwrap().as_str(), "/k8s.io/c1");
         assert_eq!(of(Some("")).unwrap().as_str(), "/k8s.io/c1");
         assert_eq!(of(Some("/pod/c1")).unwrap().as_str(), "/pod/c1");
         let err = of(Some("/../etc")).unwrap_err();
         assert_eq!(format!("{err:#}"), r#"linux.cgroupsPath: cgroup path "/../etc" has a `..`"#);
+    }
+
+    #[test]
+    fn the_same_text_is_a_path_or_a_unit() {
+        let of = |driver, spec: &str| Place::of(driver, Some(Path::new(spec)), "k8s.io", "c1");
+        let text = "a.slice:p:x";
+        let files = of(Driver::Files, text).unwrap();
+        assert_eq!((files.path.as_str(), files.unit), ("/a.slice:p:x", None));
+        let unit = of(Driver::Systemd, text).unwrap();
+        assert!(unit.path.as_str().ends_with("/a.slice/p-x.scope"), "{}", unit.path);
+        assert_eq!(unit.unit.unwrap().name(), "p-x.scope");
+        assert_eq!(of(Driver::Systemd, "/a/b").unwrap_err().kind(), Kind::InvalidArgument);
     }
 }

@@ -1,5 +1,6 @@
 //! Which devices a container may use: rules on v1, a program on v2.
 
+mod listed;
 mod program;
 mod rules;
 
@@ -27,6 +28,11 @@ pub(super) fn set(files: &Files<'_>, list: &[LinuxDeviceCgroup], cgroup: Fresh) 
             files.directory().and_then(|path| set_v2(path, &rules, cgroup)).with_context(named)
         }
     }
+}
+
+/// A spec's list in systemd's words, if it has any for it: the name and the access of each device.
+pub(super) fn listed(list: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>> {
+    Ok(listed::listed(&Rules::of(list)?))
 }
 
 fn set_v1(files: &Files<'_>, dir: &Dir, rules: &Rules, cgroup: Fresh) -> Result<()> {

@@ -41,11 +41,11 @@ fn memory_goes_up_and_down_without_a_limit_in_the_way() {
     let mib = |count: i64| (count << 20).to_string();
     for (limit, swap) in [(32, 64), (128, 256), (16, 16), (64, 80), (16, 32)] {
         let resources = format!(r#"{{"memory":{{"limit":{},"swap":{}}}}}"#, mib(limit), mib(swap));
-        scratch.cgroup.update(&serde_json::from_str(&resources).unwrap()).unwrap();
+        block_on(scratch.cgroup.update(&serde_json::from_str(&resources).unwrap())).unwrap();
         assert_eq!(limits(), (mib(limit), mib(swap)));
     }
     let none = serde_json::from_str(r#"{"memory":{"limit":-1}}"#).unwrap();
-    scratch.cgroup.update(&none).unwrap();
+    block_on(scratch.cgroup.update(&none)).unwrap();
     let (limit, swap) = limits();
     assert!(limit == swap && limit.len() > 18, "{limit} {swap}");
 }
@@ -56,7 +56,7 @@ fn quotas_and_periods_change_in_any_order() {
     scratch.create(r#"{"cpu":{"quota":50000,"period":100000}}"#).unwrap();
     for (quota, period) in [(5000, 10_000), (900_000, 1_000_000), (1000, 1000)] {
         let cpu = format!(r#"{{"cpu":{{"quota":{quota},"period":{period}}}}}"#);
-        scratch.cgroup.update(&serde_json::from_str(&cpu).unwrap()).unwrap();
+        block_on(scratch.cgroup.update(&serde_json::from_str(&cpu).unwrap())).unwrap();
         assert_eq!(scratch.file("cpu", "cpu.cfs_quota_us"), quota.to_string());
         assert_eq!(scratch.file("cpu", "cpu.cfs_period_us"), period.to_string());
     }
@@ -122,7 +122,7 @@ fn huge_pages_are_limited_on_v2_beside_v1() {
     };
     let file = unified.root.join(scratch.cgroup.path.relative()).join("hugetlb.2MB.max");
     scratch.create("{}").unwrap();
-    scratch.cgroup.update(&limit(4 << 20)).unwrap();
+    block_on(scratch.cgroup.update(&limit(4 << 20))).unwrap();
     assert_eq!(fs::read_to_string(file).unwrap().trim(), "4194304");
     let Stats::V1(stats) = scratch.cgroup.stats().unwrap() else { panic!("v1 counters") };
     assert!(stats.hugetlb.iter().any(|pages| pages.pagesize == "2MB"));
@@ -154,7 +154,7 @@ fn devices_of_v1_are_listed_as_asked() {
     assert_eq!(listed(), ["b 8:0 r", "c 1:3 rw"]);
     // An update with a spec's list does not touch them.
     let update = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
-    scratch.cgroup.update(&serde_json::from_str(update).unwrap()).unwrap();
+    block_on(scratch.cgroup.update(&serde_json::from_str(update).unwrap())).unwrap();
     assert_eq!(listed(), ["b 8:0 r", "c 1:3 rw"]);
     scratch.set_devices(&spec("allow a")).unwrap();
     assert_eq!(listed(), ["a *:* rwm"]);

@@ -112,7 +112,7 @@ fn set_v2(files: &Files<'_>, cpu: &LinuxCpu) -> Result<()> {
 ///
 /// A straight line would give the default of 1024 shares a weight of 39, so that containers with
 /// the default compete badly with everything that has none set.
-fn weight(shares: u64) -> u64 {
+pub(in super::super) fn weight(shares: u64) -> u64 {
     let clamped = shares.clamp(*SHARES.start(), *SHARES.end());
     if clamped == *SHARES.start() {
         return 1;

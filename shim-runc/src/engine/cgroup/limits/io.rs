@@ -92,7 +92,7 @@ fn throttle(device: &LinuxThrottleDevice, key: &str) -> String {
 }
 
 /// BFQ's weights, 10 to 1000, on a line to io.weight's, 1 to 10000.
-fn weight_v2(weight: u16) -> u64 {
+pub(in super::super) fn weight_v2(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

@@ -71,9 +71,7 @@ fn set_limit(files: &Files<'_>, limit: i64) -> Result<()> {
 fn set_v2(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
     let limit = memory.limit().unwrap_or(0);
     let both = memory.swap().unwrap_or(0);
-    if memory.check_before_update() == Some(true) {
-        check(files, limit, both)?;
-    }
+    check(files, memory)?;
     match swap_alone(limit, both)? {
         // Not asked for. An empty text would be read as 0.
         None => {}
@@ -92,8 +90,12 @@ fn set_v2(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
     }
 }
 
-/// Refuses limits that would kill at once.
-fn check(files: &Files<'_>, limit: i64, both: i64) -> Result<()> {
+/// Refuses limits that would kill at once, where that is asked for. v1 does so by itself.
+pub(super) fn check(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
+    if files.version() == Version::V1 || memory.check_before_update() != Some(true) {
+        return Ok(());
+    }
+    let (limit, both) = (memory.limit().unwrap_or(0), memory.swap().unwrap_or(0));
     let Some(usage) = files.number("memory.current")? else { return Ok(()) };
     for (what, limit) in [("memory and swap", both), ("memory", limit)] {
         if u64::try_from(limit).is_ok_and(|limit| limit > 0 && limit <= usage) {
@@ -105,7 +107,7 @@ fn check(files: &Files<'_>, limit: i64, both: i64) -> Result<()> {
 }
 
 /// The spec's swap is memory and swap together, as v1 counts; v2 counts swap alone.
-fn swap_alone(limit: i64, both: i64) -> Result<Option<i64>> {
+pub(in super::super) fn swap_alone(limit: i64, both: i64) -> Result<Option<i64>> {
     let invalid = |why| Error::invalid(format!("swap {both} with memory {limit}: {why}"));
     match (limit, both) {
         (-1, 0) => Ok(Some(-1)),

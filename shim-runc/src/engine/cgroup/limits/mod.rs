@@ -19,7 +19,12 @@ use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
 use shim_core::{Error, Result};
 
-pub(super) use self::cpuset::{ask_for as ask_for_cpuset, fill as fill_cpuset};
+pub(super) use self::{
+    cpu::weight as cpu_weight,
+    cpuset::{ask_for as ask_for_cpuset, fill as fill_cpuset},
+    io::weight_v2 as io_weight,
+    memory::swap_alone,
+};
 use super::{Cgroup, Mode, dir::Dir};
 
 /// Sets every limit that is asked for, but for devices.
@@ -51,6 +56,15 @@ pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
         Some(values) if !values.is_empty() => unified::set(cgroup, values),
         _ => Ok(()),
     }
+}
+
+/// Refuses what would kill at once, where that is asked for; [`set`] does, too.
+///
+/// # Errors
+/// `FailedPrecondition`.
+pub(super) fn check(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
+    let memory = resources.memory().as_ref();
+    memory.map_or(Ok(()), |memory| memory::check(&Files::of(cgroup, "memory", "memory"), memory))
 }
 
 /// The v2 controllers that limits need, where v1 has none for them.
