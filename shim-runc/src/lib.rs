@@ -15,7 +15,9 @@ mod ground;
 mod making;
 mod options;
 mod record;
+mod rootless;
 pub mod runtime;
 mod spec;
 
 pub use backend::NativeBackend;
+pub use rootless::is_rootless;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::{
+    errno::Errno,
     sys::stat::{SFlag, fstat},
     unistd::{Gid, Uid, fchown},
 };
@@ -33,7 +34,7 @@ use crate::{
     },
     ground::{Ground, Keeper},
     options::Options,
-    spec,
+    rootless, spec,
 };
 
 /// What is asked for.
@@ -281,7 +282,11 @@ fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
     let kind = SFlag::from_bits_truncate(fstat(stream)?.st_mode) & SFlag::S_IFMT;
     // Logs and devices of the host keep their owner.
     if kind == SFlag::S_IFIFO {
-        fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
+        match fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw)) {
+            // It is somebody's who is not in our user namespace, and stays so.
+            Err(Errno::EPERM | Errno::EINVAL) if rootless::is_rootless() => {}
+            handed => handed?,
+        }
     }
     Ok(())
 }
@@ -300,6 +305,7 @@ fn facts(cgroup: &Cgroup, no_pivot_root: bool) -> Result<Facts> {
     let is_unified = cgroup.mode() == Mode::V2;
     let mut facts = Facts {
         kcore: std::fs::symlink_metadata("/proc/kcore").is_ok(),
+        has_no_nodes: rootless::is_mapped(),
         is_unified,
         ..Facts::default()
     };

@@ -226,7 +226,7 @@ fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
 
 /// Ends what runs in a container; its cgroup is still to be removed.
 fn end(traces: &Traces, deadline: Instant) -> Result<Option<Cgroup>> {
-    let path = CgroupPath::parse(&traces.cgroup)?;
+    let path = CgroupPath::recorded(&traces.cgroup)?;
     let cgroup = Cgroup::at(Place { path, unit: traces.unit.clone() })?;
     if !traces.is_made {
         // At most some directories of it are there, and empty; with processes it is another's. A

@@ -26,3 +26,14 @@ pub(crate) mod talk;
 mod wire;
 
 pub(crate) use sys::send;
+
+/// Tries whether this process may copy mounts of its mount namespace.
+///
+/// # Errors
+/// EPERM when the namespace belongs to others.
+pub(crate) fn may_copy_mounts() -> sys::Result<()> {
+    use std::os::fd::AsFd;
+
+    let root = std::fs::File::open("/").map_err(|_| nix::errno::Errno::EACCES)?;
+    sys::clone_tree(root.as_fd(), c"", sys::Reach::Top).map(drop)
+}

@@ -18,6 +18,7 @@ use crate::{
     },
     making::{self, Owner},
     record::Init,
+    rootless,
 };
 
 /// A process to add.
@@ -68,7 +69,8 @@ impl Runtime {
         let terminal = process.terminal() == Some(true);
         let console = console.prepare(terminal)?;
         self.files.announce(&mut process);
-        let spec = folder.spec()?;
+        let mut spec = folder.spec()?;
+        rootless::follow(&mut spec, init.as_fd())?;
         let filters = Cache::default();
         let bundle = Bundle::new(&saved.bundle)?;
         let (namespaces, inherited) =
@@ -97,7 +99,7 @@ fn below(cgroup: &str, path: Option<&str>) -> Result<Cgroup> {
     let path = match path {
         // It is cleaned of `..`, so it stays below.
         Some(path) => CgroupPath::parse(&format!("{cgroup}/{path}")),
-        None => CgroupPath::parse(cgroup),
+        None => CgroupPath::recorded(cgroup),
     };
     Cgroup::at(path?)
 }

@@ -15,6 +15,7 @@ mod hooks;
 mod life;
 mod look;
 mod podman;
+mod rootless;
 mod run;
 mod systemd;
 mod terminal;

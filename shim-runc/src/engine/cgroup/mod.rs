@@ -77,7 +77,11 @@ impl Cgroup {
     pub(crate) fn at(place: impl Into<Place>) -> Result<Self> {
         let Place { path, unit } = place.into();
         let unit = unit.map(Arc::new);
-        Ok(Self { unit, ..Self::under(Hierarchies::of_host()?, path) })
+        let mut hierarchies = Hierarchies::of_host()?;
+        if path.is_nowhere() {
+            hierarchies = Arc::new(hierarchies.none());
+        }
+        Ok(Self { unit, ..Self::under(hierarchies, path) })
     }
 
     /// Looks for the hierarchies, so that they are known when they are needed.
@@ -99,6 +103,11 @@ impl Cgroup {
     /// The path below each hierarchy's root.
     pub(crate) fn path(&self) -> &CgroupPath {
         &self.path
+    }
+
+    /// Whether it is none: the container stays where its maker was.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.path.is_nowhere()
     }
 
     /// How the host spreads its controllers.

@@ -15,6 +15,8 @@ pub(crate) struct Facts {
     pub(crate) kcore: bool,
     /// The container's own directory in each hierarchy.
     pub(crate) hierarchies: Vec<Hierarchy>,
+    /// We are in a user namespace ourselves, where no device can be made.
+    pub(crate) has_no_nodes: bool,
     /// The host has only cgroup v2.
     pub(crate) is_unified: bool,
     /// Where procfs and sysfs are mounted whole; only looked up without pivot_root(2).

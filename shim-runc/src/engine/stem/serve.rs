@@ -98,7 +98,12 @@ fn attend(
         return work.answer(Err(Refusal { part: Part::Clone, errno: Errno::EMFILE }), 0);
     }
     if work.request.joins.left() == 0 {
-        return work.answer(work.clone_at_home(), 0);
+        let made = work.clone_at_home();
+        // Another container's child must not land in this one's namespaces: no stem is better than one
+        // that stands elsewhere. A user's can't go back; it makes one process, and ends.
+        let back = work.go_back();
+        work.answer(made, 0)?;
+        return back;
     }
     match sys::clone_process(0, None) {
         Ok(Cloned::Child) => {
@@ -160,21 +165,21 @@ impl Work<'_> {
         }
     }
 
-    /// Clones from the stem, whose own namespaces are the same afterwards.
+    /// Clones from the stem.
     fn clone_at_home(&self) -> Done<(i32, OwnedFd)> {
-        let made = self.set_pids().and_then(|()| self.set_clock()).and_then(|()| self.clone());
-        // Another container's child must not land in this one's namespaces: no stem is better
-        // than one that stands elsewhere.
+        self.set_pids().and_then(|()| self.set_clock()).and_then(|()| self.clone())
+    }
+
+    /// Has the stem's next children in its own namespaces again.
+    fn go_back(&self) -> sys::Result<()> {
         if self.request.pids.is_some() {
-            let back = sys::join_namespace(self.home.pids.as_fd(), libc::CLONE_NEWPID);
-            back.unwrap_or_else(|_| sys::exit(1));
+            sys::join_namespace(self.home.pids.as_fd(), libc::CLONE_NEWPID)?;
         }
         if self.request.clock.is_some() {
-            let clock = self.home.clock.as_ref().ok_or(Errno::ENOSYS);
-            let back = clock.and_then(|clock| sys::join_namespace(clock.as_fd(), NEWTIME));
-            back.unwrap_or_else(|_| sys::exit(1));
+            let clock = self.home.clock.as_ref().ok_or(Errno::ENOSYS)?;
+            sys::join_namespace(clock.as_fd(), NEWTIME)?;
         }
-        made
+        Ok(())
     }
 
     /// Clones from a process in between, which joins namespaces first and ends afterwards.
