@@ -16,5 +16,6 @@ mod life;
 mod look;
 mod podman;
 mod run;
+mod security;
 mod terminal;
 mod world;

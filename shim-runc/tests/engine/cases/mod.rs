@@ -1,7 +1,6 @@
 //! The tests, one file a concern.
 
 mod allocations;
-mod attacks;
 mod exec;
 mod failures;
 mod hooks;
@@ -9,6 +8,7 @@ mod limits;
 mod mounts;
 mod notify;
 mod privileges;
+mod security;
 mod terminal;
 mod users;
 mod view;
@@ -27,6 +27,7 @@ macro_rules! cases {
     };
 }
 use cases;
+use failures::another;
 
 /// Every test.
 pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
@@ -41,8 +42,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         users::ALL,
         failures::ALL,
         hooks::ALL,
-        attacks::ALL,
         allocations::ALL,
     ];
-    files.into_iter().flatten()
+    files.into_iter().flatten().chain(security::all())
 }
