@@ -10,6 +10,7 @@ mod conform;
 mod faults;
 mod flame;
 mod fuzz;
+mod mutants;
 mod peers;
 mod run;
 mod sh;
@@ -29,6 +30,9 @@ Usage: cargo xtask CHORE
                our shim beside its peers and the floor; writes docs/performance.md
   flame        where a life's time goes; writes docs/flame-*.svg. Needs perf
   fuzz [T [S]] a fuzz target or all, for so many seconds
+  mutants [CLASS..]
+               takes each check against a class of holes out, and sees tests fail; writes
+               docs/security.md
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
   faults       every fault at every step of a container's life; writes docs/faults.md
   soak         ten thousand containers through one shim; writes docs/soak.md";
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::bench(rest),
         ["flame"] => flame::flame(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["mutants", rest @ ..] => mutants::mutants(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),
         ["soak", rest @ ..] => soak::soak(rest),
