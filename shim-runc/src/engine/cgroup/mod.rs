@@ -24,6 +24,9 @@ mod processes;
 mod remove;
 mod stats;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::stats::read_counters;
+
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use nix::{

@@ -8,12 +8,16 @@ mod capabilities;
 mod cgroups;
 mod devices;
 mod hooks;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod masks;
 mod mounts;
 mod namespaces;
 mod options;
 mod path;
 mod process;
+#[cfg(test)]
+mod property_tests;
 mod refuse;
 mod scheduling;
 mod source;
@@ -30,6 +34,8 @@ use shim_core::{Error, Kind, Result, model::Pid};
 pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
 pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
 pub(crate) use hooks::{Hook, Hooks};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use invariants::check_all;
 pub(crate) use mounts::system_mounts;
 pub(crate) use namespaces::{Mappings, Namespaces};
 pub(crate) use process::Limit;
