@@ -53,7 +53,15 @@ pub(crate) fn children() -> Vec<i32> {
 /// The process that clones all others.
 pub(crate) fn stem() -> i32 {
     let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    children().into_iter().find(|pid| name(pid) == "shim-stem\n").unwrap()
+    // It has its name when it has begun, which nobody waits for.
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        match children().into_iter().find(|pid| name(pid) == "shim-stem\n") {
+            Some(stem) => return stem,
+            None => assert!(Instant::now() < limit, "there is no stem"),
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Whether a controller can limit containers here, by v1 or by v2.

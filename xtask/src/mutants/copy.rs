@@ -13,6 +13,7 @@ use crate::sh;
 
 /// The copy.
 pub(super) struct Copy {
+    folder: PathBuf,
     tree: PathBuf,
     target: PathBuf,
 }
@@ -29,7 +30,8 @@ impl Copy {
     /// would build it again.
     pub(super) fn make() -> Result<Self> {
         let folder = sh::target().join("mutants");
-        let copy = Self { tree: folder.join("tree"), target: folder.join("target") };
+        let (tree, target) = (folder.join("tree"), folder.join("target"));
+        let copy = Self { folder, tree, target };
         let mut list = Command::new("git");
         list.current_dir(sh::root()).args(["ls-files", "-co", "--exclude-standard"]);
         let listed = sh::output(&mut list)?;
@@ -39,6 +41,11 @@ impl Copy {
         }
         copy.remove_others(&copy.tree, &files)?;
         Ok(copy)
+    }
+
+    /// Where it is, and what is built of it.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// What is in the tree no more.

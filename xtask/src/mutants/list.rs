@@ -59,6 +59,11 @@ impl Class {
         let tests = self.mutants.iter().flat_map(|mutant| &mutant.tests);
         tests.map(|test| Test::parse(test)).collect()
     }
+
+    /// What a mutant of it is known by.
+    pub(super) fn key(&self, mutant: &Mutant) -> String {
+        format!("{}: {}", self.name, mutant.check)
+    }
 }
 
 impl Mutant {

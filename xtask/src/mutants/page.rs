@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, fs, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::{Tried, list::Class};
+use super::{Found, list::Class};
 use crate::sh;
 
 const HEAD: &str = "\
@@ -42,8 +42,8 @@ namespace, can be looked into by that one while it is being made, with the host'
 its change of root. Whoever shares a pid namespace with such a container trusts it.
 ";
 
-/// The whole page.
-pub(super) fn write(classes: &[Class], tried: &[Tried<'_>]) -> Result<String> {
+/// The whole page; none while a mutant has not been tried.
+pub(super) fn write(classes: &[Class], found: &Found) -> Result<Option<String>> {
     let written = tests()?;
     let mut page = HEAD.to_owned();
     for class in classes {
@@ -53,17 +53,15 @@ pub(super) fn write(classes: &[Class], tried: &[Tried<'_>]) -> Result<String> {
     page.push_str(CHECKS);
     for class in classes {
         add(&mut page, &format!("### `{}`\n\n", class.name));
-        for Tried { mutant, noticed, .. } in tried.iter().filter(|one| one.class.name == class.name)
-        {
+        for mutant in &class.mutants {
+            let Some(noticed) = found.get(&class.key(mutant)) else { return Ok(None) };
             let files: BTreeSet<_> = mutant.changes.iter().map(|one| one.file.as_str()).collect();
             let files: Vec<_> = files.into_iter().map(|file| format!("`{file}`")).collect();
-            add(
-                &mut page,
-                &format!("**Check**: {} (`{}`, {}).\n", mutant.check, mutant.at, files.join(", ")),
-            );
+            let (check, at) = (&mutant.check, &mutant.at);
+            add(&mut page, &format!("**Check**: {check} (`{at}`, {}).\n", files.join(", ")));
             for one in noticed {
                 let how = one.how.replace('`', "'");
-                add(&mut page, &format!("- without it, `{}`: ``{how}``\n", one.test));
+                add(&mut page, &format!("- without it, `{}`: `{how}`\n", one.test));
             }
             page.push('\n');
         }
@@ -72,7 +70,7 @@ pub(super) fn write(classes: &[Class], tried: &[Tried<'_>]) -> Result<String> {
         add(&mut page, &format!("All its tests: {}.\n\n", all.join(", ")));
     }
     page.push_str(TAIL);
-    Ok(page)
+    Ok(Some(page))
 }
 
 impl Class {

@@ -9,6 +9,9 @@ use super::copy::Copy;
 /// A test that hangs has noticed, too.
 const SECONDS: &str = "900";
 
+/// What a test says that has noticed nothing.
+pub(super) const PASSES: &str = "passes";
+
 /// The longest quotation of a failure.
 const LONGEST: usize = 160;
 
@@ -17,7 +20,7 @@ const LONGEST: usize = 160;
 pub(super) struct Test {
     package: String,
     target: String,
-    pub(super) name: String,
+    name: String,
 }
 
 /// How a test ended.
@@ -77,7 +80,7 @@ impl Test {
             + &String::from_utf8_lossy(&output.stderr);
         // Of the two kinds of runners here, each says "1 passed" in its own line.
         let passed = output.status.success() && said.contains("1 passed");
-        let how = if passed { "passes".to_owned() } else { failure(&said) };
+        let how = if passed { PASSES.to_owned() } else { failure(&said) };
         Ok(Ended { passed, how })
     }
 
