@@ -11,10 +11,15 @@ mod container;
 mod engine;
 mod external;
 mod features;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ground;
 mod making;
 mod options;
 mod record;
+#[cfg(test)]
+#[path = "../../shim-core/src/fuzzing/replay.rs"]
+mod replay;
 mod rootless;
 pub mod runtime;
 mod spec;

@@ -6,6 +6,8 @@
 
 pub(crate) mod agent;
 pub(crate) mod cgroup;
+#[cfg(test)]
+pub(crate) mod dice;
 pub(crate) mod doors;
 mod execute;
 pub(crate) mod files;

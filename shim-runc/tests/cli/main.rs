@@ -17,6 +17,7 @@ mod look;
 mod podman;
 mod rootless;
 mod run;
+mod security;
 mod systemd;
 mod terminal;
 mod world;

@@ -28,6 +28,9 @@ mod systemd;
 #[cfg(test)]
 mod v1_file_tests;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::stats::read_counters;
+
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use nix::{

@@ -9,12 +9,16 @@ mod cgroups;
 mod confine;
 mod devices;
 mod hooks;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod masks;
 mod mounts;
 mod namespaces;
 mod options;
 mod path;
 mod process;
+#[cfg(test)]
+mod property_tests;
 mod refuse;
 mod scheduling;
 mod source;
@@ -32,6 +36,8 @@ pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
 pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
 pub(crate) use confine::Modules;
 pub(crate) use hooks::{Hook, Hooks};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use invariants::check_all;
 pub(crate) use mounts::system_mounts;
 pub(crate) use namespaces::{Mappings, Namespaces};
 pub(crate) use process::Limit;
@@ -192,7 +198,14 @@ impl Plan {
         refuse::check_process(process)?;
         let draft = &mut Draft::default();
         draft.settings(process, namespaces, inherited)?;
-        namespaces.follow(draft);
+        // AppArmor's profile is set by the host's procfs, so that comes first; it forbids the same.
+        let has_profile =
+            process.apparmor_profile().as_deref().is_some_and(|name| !name.is_empty());
+        if inherited.may_trace && !namespaces.has_users() && !has_profile {
+            namespaces.follow_between(draft);
+        } else {
+            namespaces.follow(draft);
+        }
         draft.keyring(inherited)?;
         process::streams(draft, process, choices, Console::Apart)?;
         process::run(draft, process, inherited, choices, Start::AtOnce)?;
@@ -267,8 +280,9 @@ impl Plan {
     fn file(&mut self, source: Source) -> Slot {
         // A mount can be moved to one place only, so each step has a tree of its own.
         let is_shared = matches!(source, Source::Null | Source::Init | Source::Output);
-        let known = self.sources.iter().position(|known| *known == source);
-        let index = known.filter(|_| is_shared).unwrap_or_else(|| {
+        let known = || self.sources.iter().position(|known| *known == source);
+        let known = if is_shared { known() } else { None };
+        let index = known.unwrap_or_else(|| {
             self.sources.push(source);
             self.sources.len() - 1
         });

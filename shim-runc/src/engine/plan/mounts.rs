@@ -82,8 +82,14 @@ pub(super) fn root(
     if copies != 0 {
         draft.step(Step::Propagate { flags: copies | libc::MS_REC });
     }
-    let tree =
-        Tree { path: path.clone(), reach: Reach::Tree, propagation: copies, changes, idmap: None };
+    let tree = Tree {
+        path: path.clone(),
+        reach: Reach::Tree,
+        propagation: copies,
+        changes,
+        is_proc: false,
+        idmap: None,
+    };
     let tree = draft.file(Source::Tree(tree));
     draft.step(Step::AttachRoot { tree, path: Text::new(path)? });
     Ok(())
@@ -249,6 +255,7 @@ impl One {
             reach,
             propagation: propagation.of_copies(),
             changes: self.options.changes(),
+            is_proc: self.target == Path::new("/proc"),
             idmap: self.idmap(namespaces)?,
         };
         let tree = draft.file(Source::Tree(tree));

@@ -6,7 +6,7 @@ use shim_core::{Kind, model::Bundle};
 
 use super::*;
 
-fn spec() -> Value {
+pub(super) fn spec() -> Value {
     json!({
         "ociVersion": "1.1.0",
         "root": { "path": "rootfs", "readonly": true },

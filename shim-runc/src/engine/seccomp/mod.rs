@@ -13,7 +13,7 @@
 
 mod abi;
 mod assemble;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod interpret;
 #[cfg(test)]
 #[expect(unsafe_code, reason = "loads a filter into a thread of the test")]
@@ -33,6 +33,8 @@ use std::{
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 use shim_core::{Error, Kind, Result};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::interpret::check_profile;
 use self::{abi::Machine, profile::Profile};
 use super::sys::NEW_LISTENER;
 

@@ -9,6 +9,7 @@ use super::{
     naive::Reading,
     *,
 };
+use crate::engine::dice::Dice;
 
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x0005_0001;
@@ -202,28 +203,12 @@ fn every_test_of_an_argument_is_exact_in_both_halves() {
     }
 }
 
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let index = self.roll(from.len() as u64);
-        from[usize::try_from(index).unwrap()]
-    }
-
-    /// A value with something in one half or both.
-    fn value(&mut self) -> u64 {
-        match self.roll(3) {
-            0 => self.roll(4),
-            1 => self.roll(4) << 32 | self.roll(4),
-            _ => u64::MAX - self.roll(4),
-        }
-    }
-
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+/// A value with something in one half or both.
+fn value(dice: &mut Dice) -> u64 {
+    match dice.roll(3) {
+        0 => dice.roll(4),
+        1 => dice.roll(4) << 32 | dice.roll(4),
+        _ => u64::MAX - dice.roll(4),
     }
 }
 
@@ -240,7 +225,7 @@ fn random_profile(dice: &mut Dice, rules: u64) -> LinuxSeccomp {
     let mut syscalls = Vec::new();
     for _ in 0..rules {
         let arg = |dice: &mut Dice| {
-            json!({ "index": dice.roll(6), "value": dice.value(), "valueTwo": dice.value(),
+            json!({ "index": dice.roll(6), "value": value(dice), "valueTwo": value(dice),
                     "op": format!("SCMP_CMP_{}", dice.pick(&ops)) })
         };
         let args: Vec<_> = (0..dice.roll(4)).map(|_| arg(dice)).collect();
@@ -264,7 +249,7 @@ fn random_profiles_mean_what_they_say() {
     let mut dice = Dice(7);
     for round in 0..60 {
         let profile = random_profile(&mut dice, 1 + round);
-        let args: Vec<_> = (0..4).map(|_| [0; 6].map(|_: u64| dice.value())).collect();
+        let args: Vec<_> = (0..4).map(|_| [0; 6].map(|_: u64| value(&mut dice))).collect();
         compare(Machine::X86_64, &profile, &args);
         compare(Machine::Aarch64, &profile, &args);
     }

@@ -105,7 +105,7 @@ fn attend(
         work.answer(made, 0)?;
         return back;
     }
-    match sys::clone_process(0, None) {
+    match work.clone_between() {
         Ok(Cloned::Child) => {
             // Nobody is left to be told of an answer that can't be sent.
             let _ = work.answer(work.clone_elsewhere(), sys::own_pid());
@@ -167,7 +167,9 @@ impl Work<'_> {
 
     /// Clones from the stem.
     fn clone_at_home(&self) -> Done<(i32, OwnedFd)> {
-        self.set_pids().and_then(|()| self.set_clock()).and_then(|()| self.clone())
+        let cgroup = self.cgroup().map_err(at(Part::Clone));
+        let ready = self.set_pids().and_then(|()| self.set_clock());
+        ready.and(cgroup).and_then(|cgroup| self.clone(cgroup))
     }
 
     /// Has the stem's next children in its own namespaces again.
@@ -182,6 +184,12 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Clones the process in between. It starts in the cgroup that the new one is to inherit: what
+    /// leads to that cgroup is of the host, and stays out of the container.
+    fn clone_between(&self) -> sys::Result<Cloned> {
+        sys::clone_process(0, self.cgroup()?)
+    }
+
     /// Clones from a process in between, which joins namespaces first and ends afterwards.
     fn clone_elsewhere(&self) -> Done<(i32, OwnedFd)> {
         self.set_pids()?;
@@ -191,7 +199,11 @@ impl Work<'_> {
             let namespace = self.files.get(namespace.0).map_err(at(Part::Join))?;
             sys::join_namespace(namespace, kind).map_err(at(Part::Join))?;
         }
-        self.clone()
+        // Who may trace in there can look into the new process from its first moment on.
+        let clock = self.home.clock.as_ref().map(AsFd::as_fd);
+        let own = [Some(self.home.pids.as_fd()), clock, self.cgroup().unwrap_or_default()];
+        own.into_iter().flatten().for_each(sys::close_early);
+        self.clone(None)
     }
 
     /// Chooses the pid namespace of children.
@@ -216,9 +228,12 @@ impl Work<'_> {
         write(c"/proc/self/timens_offsets").map_err(at(Part::Clock))
     }
 
-    fn clone(&self) -> Done<(i32, OwnedFd)> {
-        let cgroup = self.request.cgroup.map(|cgroup| self.files.get(cgroup.0)).transpose();
-        let cgroup = cgroup.map_err(at(Part::Clone))?;
+    /// The cgroup of v2 that is asked for.
+    fn cgroup(&self) -> sys::Result<Option<BorrowedFd<'_>>> {
+        self.request.cgroup.map(|cgroup| self.files.get(cgroup.0)).transpose()
+    }
+
+    fn clone(&self, cgroup: Option<BorrowedFd<'_>>) -> Done<(i32, OwnedFd)> {
         match sys::clone_process(self.request.namespaces, cgroup).map_err(at(Part::Clone))? {
             Cloned::Child => self.become_child(),
             Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),

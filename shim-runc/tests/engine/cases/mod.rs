@@ -1,7 +1,6 @@
 //! The tests, one file a concern.
 
 mod allocations;
-mod attacks;
 mod exec;
 mod failures;
 mod hooks;
@@ -10,6 +9,7 @@ mod mounts;
 mod net;
 mod notify;
 mod privileges;
+mod security;
 mod terminal;
 mod users;
 mod view;
@@ -28,6 +28,7 @@ macro_rules! cases {
     };
 }
 use cases;
+use failures::another;
 
 /// Every test.
 pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
@@ -43,8 +44,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         users::ALL,
         failures::ALL,
         hooks::ALL,
-        attacks::ALL,
         allocations::ALL,
     ];
-    files.into_iter().flatten()
+    files.into_iter().flatten().chain(security::all())
 }
