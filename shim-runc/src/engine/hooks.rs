@@ -21,6 +21,7 @@ use super::{
     files::Given,
     launch::{Launched, Launcher},
     plan::{Hook, Hooks},
+    wire::Text,
 };
 
 /// How much of what a failed hook printed goes into the error.
@@ -129,7 +130,7 @@ impl Hooked {
     ) -> Result<()> {
         let state = self.state(status, pid)?;
         let output = memory(c"output").context("make a hook's output")?;
-        let plan = hook.outside(&self.bundle)?;
+        let plan = hook.outside(&self.bundle, &own_environment()?)?;
         let streams = Some([state.as_fd(), output.as_fd(), output.as_fd()]);
         let given = Given { streams, ..Given::default() };
         // Boxed: this is called from within a launch.
@@ -150,6 +151,16 @@ impl Hooked {
         };
         Err(Error::other(how + &printed(output)))
     }
+}
+
+/// The variables of this process.
+fn own_environment() -> Result<Vec<Text>> {
+    let all = std::env::vars_os().map(|(mut variable, value)| {
+        variable.push("=");
+        variable.push(value);
+        Text::new(variable)
+    });
+    all.collect()
 }
 
 /// What was printed into a file, as an error's last words.
