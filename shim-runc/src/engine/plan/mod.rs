@@ -43,6 +43,7 @@ use super::{
     step::Step,
     wire::{Slot, Text},
 };
+use capabilities::Sets;
 
 /// Where a mount's target may be, and what becomes of it.
 pub(crate) mod place {
@@ -135,6 +136,8 @@ pub(crate) struct Inherited {
     pub(crate) personality: Option<u64>,
     /// The score of processes that name none.
     pub(crate) oom_score: Option<i32>,
+    /// The capabilities of processes that name none.
+    capabilities: Sets,
     /// The host has AppArmor.
     pub(crate) has_apparmor: bool,
     /// The name of the session keyring; nothing leaves them the shim's.
@@ -169,6 +172,7 @@ impl Inherited {
             filter,
             personality: personality.map(scheduling::domain).transpose()?,
             oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
+            capabilities: spec.process().as_ref().and_then(Sets::of).unwrap_or_default(),
             has_apparmor,
             keyring,
         })
