@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod ci;
+mod compare;
 mod conform;
 mod faults;
 mod flame;
@@ -30,6 +31,8 @@ Usage: cargo xtask CHORE
   flame        where a life's time goes; writes docs/flame-*.svg. Needs perf
   fuzz [T [S]] a fuzz target or all, for so many seconds
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
+  compare-runtimes [--check] [--all] [--fresh] [NAME..]
+               the same bundles through runc, crun and ours; writes docs/compare.md
   faults       every fault at every step of a container's life; writes docs/faults.md
   soak         ten thousand containers through one shim; writes docs/soak.md";
 
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::bench(rest),
         ["flame"] => flame::flame(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
+        ["compare-runtimes", rest @ ..] => compare::compare(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),
         ["soak", rest @ ..] => soak::soak(rest),
