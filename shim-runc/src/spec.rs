@@ -142,8 +142,8 @@ pub(crate) fn resources(spec: &Spec) -> Result<Option<LinuxResources>> {
     Ok(Some(resources))
 }
 
-/// As runc: any node may be made; null, zero, full, random, urandom, tty and terminals be used.
-const ALLOWED: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
+/// As runc: any node may be made; null, zero, full, random, urandom, tty, terminals and tun be used.
+const ALLOWED: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 11] = [
     (LinuxDeviceType::C, None, None, "m"),
     (LinuxDeviceType::B, None, None, "m"),
     (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
@@ -154,6 +154,7 @@ const ALLOWED: [(LinuxDeviceType, Option<i64>, Option<i64>, &str); 10] = [
     (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
     (LinuxDeviceType::C, Some(136), None, "rwm"),
     (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
+    (LinuxDeviceType::C, Some(10), Some(200), "rwm"),
 ];
 
 fn rule(

@@ -32,9 +32,32 @@ pub(crate) fn shim() -> Result<()> {
     engine("containerd-shim-native-v2")
 }
 
-/// Builds the command line of the engine, which is executed for each verb.
-fn runtime() -> Result<()> {
-    engine("shim-runc")
+/// Builds the command line of the engine, which is executed for each verb; returns where it is.
+pub(crate) fn runtime() -> Result<PathBuf> {
+    engine("shim-runc")?;
+    Ok(sh::target().join("release/shim-runc"))
+}
+
+/// The same, as tests run it.
+pub(crate) fn runtime_for_tests() -> Result<PathBuf> {
+    sh::run(sh::cargo().args([
+        "build",
+        "--quiet",
+        "--package",
+        "shim-runc",
+        "--bin",
+        "shim-runc",
+    ]))?;
+    Ok(sh::target().join("debug/shim-runc"))
+}
+
+/// Builds the program that looks around inside containers, which bring no libraries for it; returns
+/// where it is.
+pub(crate) fn probe() -> Result<PathBuf> {
+    let program = ["--package", "xtask", "--bin", "compare-probe"];
+    let mut cargo = sh::cargo();
+    sh::run(cargo.args(["rustc", "--quiet"]).args(program).arg("--").args(STATIC))?;
+    Ok(sh::target().join("debug/compare-probe"))
 }
 
 fn engine(program: &str) -> Result<()> {

@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod ci;
+mod compare;
 mod conform;
 mod coverage;
 mod faults;
@@ -38,6 +39,8 @@ Usage: cargo xtask CHORE
                takes each check against a class of holes out, and sees tests fail; writes
                docs/security.md
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
+  compare-runtimes [--check] [--all] [--fresh] [NAME..]
+               the same bundles through runc, crun and ours; writes docs/compare.md
   faults       every fault at every step of a container's life; writes docs/faults.md
   soak         ten thousand containers through one shim; writes docs/soak.md";
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["guest", rest @ ..] => guest::guest(rest),
         ["mutants", rest @ ..] => mutants::mutants(rest),
+        ["compare-runtimes", rest @ ..] => compare::compare(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),
         ["soak", rest @ ..] => soak::soak(rest),

@@ -12,8 +12,17 @@ pub(crate) struct Peers(HashMap<String, String>);
 impl Peers {
     /// Fetches and builds those that are not there yet.
     pub(crate) fn fetch() -> Result<Self> {
-        let peers = ["run", "--quiet", "--package", "integration", "--bin", "peers"];
-        let printed = sh::output(sh::cargo().args(peers))?;
+        Self::printed(&[])
+    }
+
+    /// The runtimes alone, with older and newer ones.
+    pub(crate) fn fetch_runtimes() -> Result<Self> {
+        Self::printed(&["runtimes"])
+    }
+
+    fn printed(arguments: &[&str]) -> Result<Self> {
+        let peers = ["run", "--quiet", "--package", "integration", "--bin", "peers", "--"];
+        let printed = sh::output(sh::cargo().args(peers).args(arguments))?;
         let lines = printed.lines().filter_map(|line| line.split_once(' '));
         Ok(Self(lines.map(|(name, path)| (name.to_owned(), path.to_owned())).collect()))
     }

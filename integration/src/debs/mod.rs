@@ -4,7 +4,7 @@
 //! never fetched again. The place is `engines` in cargo's target folder; `SHIM_ENGINES` moves it.
 
 mod apt;
-pub mod crun;
+mod patched;
 mod sources;
 
 use std::collections::HashSet;
@@ -16,6 +16,8 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::target;
+
+pub use self::patched::Patched;
 
 /// Debian's suites, each with another containerd.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

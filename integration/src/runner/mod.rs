@@ -16,7 +16,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
-use crate::debs::{Deb, Store, crun};
+use crate::debs::{Deb, Patched, Store};
 use crate::engine::Engine;
 use crate::isolation::{self, Step};
 use crate::lane::Lane;
@@ -144,7 +144,7 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
 fn fetch_runtimes(lanes: &VecDeque<(Engine, Vec<String>)>) {
     let store = Store::open();
     if lanes.iter().flat_map(|(_, names)| names).any(|name| name.contains("external::")) {
-        let fetched = crun::fetch(&store).and(store.fetch(&[Deb::RUNSC]));
+        let fetched = Patched::CRUN.fetch(&store).and(store.fetch(&[Deb::RUNSC]));
         if let Err(error) = fetched {
             say(&format!("note: {error:#}"));
         }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use integration::cgroups::{self, Value};
 use integration::client::{Client, Streams, Target};
 use integration::container::{Container, PROMPT};
-use integration::debs::{self, Deb, Store};
+use integration::debs::{Deb, Patched, Store};
 use integration::lane::{Folder, Lane};
 use integration::procs;
 use integration::runner::Skip;
@@ -82,7 +82,7 @@ impl Driven {
         lane.go_cannot("its options are of another kind")?;
         let store = Store::open();
         let found = match name {
-            "crun" => debs::crun::fetched(&store),
+            "crun" => Patched::CRUN.fetched(&store),
             "runsc" => store.unpacked(Deb::RUNSC).map(|dir| dir.join("usr/bin/runsc")),
             _ => store.unpacked(Deb::RUNC).map(|dir| dir.join("usr/sbin/runc")),
         };

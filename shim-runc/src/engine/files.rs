@@ -87,7 +87,7 @@ fn open_one<'a>(source: &Source, given: &Given<'a>, spaces: &Spaces) -> Result<O
     let missing = || Error::other("a file of the plan is missing");
     Ok(match source {
         Source::Tree(tree) => Opened::Own(copy_tree(tree, spaces)?),
-        Source::Null => Opened::Own(device(Path::new("/dev/null"), libc::S_IFCHR, makedev(1, 3))?),
+        Source::Null => Opened::Own(null()?),
         Source::Device { path, kind, number } => Opened::Own(device(path, *kind, *number)?),
         Source::Namespace { path, kind, other } => Opened::Own(namespace(path, *kind, *other)?),
         Source::Stream(index) => {
@@ -158,6 +158,14 @@ fn device(path: &Path, kind: u32, number: u64) -> Result<OwnedFd> {
         sys::clone_tree(device.as_fd(), c"", Reach::Top)
     };
     open().with_context(|| format!("open device {}", path.display()))
+}
+
+/// The host's `/dev/null`, for masks. Read-only, its mode and owner are not the container's to change.
+fn null() -> Result<OwnedFd> {
+    let null = device(Path::new("/dev/null"), libc::S_IFCHR, makedev(1, 3))?;
+    let change = MountChange { set: sys::attribute::RDONLY, ..MountChange::default() };
+    sys::change_mount(null.as_fd(), Reach::Top, &change).context("make a mask read-only")?;
+    Ok(null)
 }
 
 /// Opens a namespace and makes sure that it is one of the kind it should be.

@@ -19,6 +19,7 @@ use super::{
     identity::Identity,
     launch::{Launched, Launcher},
     plan::{Hook, Hooks},
+    wire::Text,
 };
 
 /// How much of what a failed hook printed goes into the error.
@@ -98,7 +99,7 @@ impl Hooked {
     ) -> Result<()> {
         let state = self.state(status, pid)?;
         let output = memory(c"output").context("make a hook's output")?;
-        let plan = hook.outside(self.container.bundle())?;
+        let plan = hook.outside(self.container.bundle(), &own_environment()?)?;
         let streams = Some([state.as_fd(), output.as_fd(), output.as_fd()]);
         let given = Given { streams, ..Given::default() };
         // Boxed: this is called from within a launch.
@@ -119,6 +120,16 @@ impl Hooked {
         };
         Err(Error::other(how + &printed(output)))
     }
+}
+
+/// The variables of this process.
+fn own_environment() -> Result<Vec<Text>> {
+    let all = std::env::vars_os().map(|(mut variable, value)| {
+        variable.push("=");
+        variable.push(value);
+        Text::new(variable)
+    });
+    all.collect()
 }
 
 /// What was printed into a file, as an error's last words.

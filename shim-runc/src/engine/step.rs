@@ -91,6 +91,8 @@ steps! {
     /// unshare(2): a cgroup namespace's root is the cgroup that its maker is in, so it is made
     /// after the cgroups were joined.
     NewCgroupNamespace {} = "make a cgroup namespace",
+    /// The same for ipc, where the user namespace's root has to be its maker.
+    NewIpcNamespace {} = "make an ipc namespace",
     /// A session keyring of the container's own, which its processes may search.
     JoinKeyring { name: Text } = "join session keyring {name}",
     /// The loopback interface, up.

@@ -74,7 +74,10 @@ fn it_is_like_the_containers_own_unless_told_otherwise() {
     fs::write(world.path("process.json"), process.to_string()).unwrap();
     let out = world.ok(&["exec", "--process", "process.json", "c"]);
     assert_eq!(out, "5\n6\n6\n/\nxterm\nCapEff:0000000000000000\nNoNewPrivs:0\n");
-    for bad in [&["-u", "root"][..], &["--cap", "CAP_TO_FLY"], &["--process-label", "x"]] {
+    // As with a spec's, what nobody knows is left out.
+    let out = world.ok(&["exec", "--cap", "CAP_TO_FLY", "c", "sh", "-c", look]);
+    assert!(out.contains("CapEff:00000000a80425fb\n"), "{out}");
+    for bad in [&["-u", "root"][..], &["--process-label", "x"]] {
         let ended = world.call(&[&["exec"], bad, &["c", "true"]].concat());
         assert_eq!(ended.code, 255, "{bad:?}: {ended:?}");
     }

@@ -7,6 +7,27 @@ use serde_json::{Value, json};
 use crate::world::{World, hook, is_root, script};
 
 #[test]
+fn they_run_in_the_bundle_with_the_callers_variables_or_their_own() {
+    if !is_root() {
+        return;
+    }
+    let world = World::script("true");
+    let (log, path) = (world.path("log"), world.path("hook"));
+    script(&path, &format!("echo \"$1 $(pwd) $FROM\" >> {}", log.display()));
+    let world = world.with(|spec| {
+        let of = |moment: &str| json!([{ "path": path, "args": ["hook", moment] }]);
+        spec["hooks"]["createRuntime"] = of("createRuntime");
+        spec["hooks"]["createContainer"] = of("createContainer");
+        spec["hooks"]["createContainer"][0]["env"] = json!(["FROM=spec"]);
+    });
+    let status = world.program().env("FROM", "caller").args(["run", "c"]).status().unwrap();
+    assert!(status.success());
+    let bundle = world.dir.path().display();
+    let expected = format!("createRuntime {bundle} caller\ncreateContainer {bundle} spec\n");
+    assert_eq!(fs::read_to_string(log).unwrap(), expected);
+}
+
+#[test]
 fn they_run_in_order_and_are_told_the_state() {
     if !is_root() {
         return;

@@ -48,6 +48,18 @@ fn it_can_be_kept_or_left_alone() {
 }
 
 #[test]
+fn the_hosts_null_is_out_of_reach() {
+    if !is_root() {
+        return;
+    }
+    // The mode that it has anyhow: nothing happens where this goes wrong.
+    let world = World::script(
+        "chmod 666 /proc/keys 2>&1; stat -L -c %D /dev/null /proc/self/fd/0 | uniq | wc -l",
+    );
+    assert_eq!(world.ok(&["run", "c"]), "chmod: /proc/keys: Read-only file system\n1\n");
+}
+
+#[test]
 fn signals_are_passed_on() {
     if !is_root() {
         return;

@@ -92,8 +92,8 @@ const CAPS: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-const APPLETS: [&str; 33] = [
+const APPLETS: [&str; 35] = [
     "sh", "cat", "ls", "echo", "id", "hostname", "mount", "sleep", "stat", "readlink", "grep",
     "touch", "mkdir", "ps", "kill", "env", "pwd", "tty", "stty", "true", "false", "head", "wc",
-    "ip", "mknod", "dd", "sort", "tr", "cut", "test", "umount", "date", "find",
+    "ip", "mknod", "chmod", "uniq", "dd", "sort", "tr", "cut", "test", "umount", "date", "find",
 ];

@@ -153,8 +153,11 @@ impl Arguments {
         let mut sets = process.capabilities().clone().unwrap_or_default();
         let mut more = Capabilities::default();
         for name in &self.cap {
-            let known = serde_json::from_value(name.clone().into());
-            more.insert(known.map_err(|_| Error::invalid(format!("unknown capability {name:?}")))?);
+            // As with a spec's: what this machine does not know cannot be given away.
+            match serde_json::from_value(name.clone().into()) {
+                Ok(known) => drop(more.insert(known)),
+                Err(_) => log::warn!("unknown capability {name:?} is left out"),
+            }
         }
         let with = |set: &Option<Capabilities>| {
             Some(set.iter().flatten().chain(&more).copied().collect::<Capabilities>())

@@ -136,6 +136,7 @@ impl<'plan> Executor<'plan> {
                 Ok(sys::join_namespace(self.file(namespace)?, int(kind)?)?)
             }
             Order::NewCgroupNamespace {} => Ok(sys::new_namespaces(libc::CLONE_NEWCGROUP)?),
+            Order::NewIpcNamespace {} => Ok(sys::new_namespaces(libc::CLONE_NEWIPC)?),
             Order::JoinKeyring { name } => settings::join_keyring(name),
             Order::RaiseLoopback {} => Ok(sys::raise_loopback()?),
             Order::SetHostname { name } => Ok(sys::set_hostname(name)?),

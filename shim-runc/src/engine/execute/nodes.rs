@@ -102,7 +102,7 @@ impl<'plan> Executor<'plan> {
             return sys::attach(again.as_fd(), target.as_fd()).part(Part::Attach);
         }
         let fs = sys::open_filesystem(c"tmpfs").part(Part::Open)?;
-        for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1")] {
+        for (key, value) in [(c"source", c"tmpfs"), (c"nr_blocks", c"1"), (c"nr_inodes", c"1")] {
             sys::configure(fs.as_fd(), key, Some(value)).part(Part::Configure)?;
         }
         sys::configure(fs.as_fd(), c"ro", None).part(Part::Configure)?;

@@ -6,7 +6,7 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, openat},
     sys::{
-        stat::{Mode, fstat, major, minor},
+        stat::{Mode, SFlag, fstat, major, minor},
         statfs::fstatfs,
     },
     unistd::{Uid, fchown},
@@ -23,12 +23,15 @@ use crate::engine::{
 const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 /// The number of `ptmx` (Documentation/admin-guide/devices.txt).
 const PTMX: (u64, u64) = (5, 2);
+/// And of `null`.
+const NULL: (u64, u64) = (1, 3);
 
 impl Executor<'_> {
     pub(super) fn place_streams(&self, stdin: Slot, stdout: Slot, stderr: Slot) -> Done {
         // A file may stand at a number that is about to be overwritten.
         let lifted = |slot| -> Done<OwnedFd> { Ok(sys::lift(self.file(slot)?)?) };
-        let streams = [lifted(stdin)?, lifted(stdout)?, lifted(stderr)?];
+        let streams =
+            [own_null(lifted(stdin)?)?, own_null(lifted(stdout)?)?, own_null(lifted(stderr)?)?];
         place_all(&streams)
     }
 
@@ -57,6 +60,30 @@ impl Executor<'_> {
         let slave = sys::lift(slave.as_fd())?;
         place_all(&[&slave, &slave, &slave])
     }
+}
+
+/// The container's `/dev/null` in the place of the host's, whose mode and owner its root could change
+/// through a descriptor. Where the container has none, the stream stays as it is.
+fn own_null(stream: OwnedFd) -> Done<OwnedFd> {
+    if !is_null(&stream)? {
+        return Ok(stream);
+    }
+    let container = root_directory()?;
+    // Looked at before it is opened: opening something else could have consequences.
+    match open_in_container(&container, c"dev/null", libc::O_PATH) {
+        Ok(found) if is_null(&found)? => {}
+        _ => return Ok(stream),
+    }
+    match open_in_container(&container, c"dev/null", libc::O_RDWR | libc::O_NOCTTY) {
+        Ok(own) if is_null(&own)? => Ok(own),
+        _ => Ok(stream),
+    }
+}
+
+fn is_null(file: &OwnedFd) -> Done<bool> {
+    let found = fstat(file).part(Part::Verify)?;
+    let kind = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT;
+    Ok(kind == SFlag::S_IFCHR && (major(found.st_rdev), minor(found.st_rdev)) == NULL)
 }
 
 fn place_all(streams: &[impl AsFd; 3]) -> Done {

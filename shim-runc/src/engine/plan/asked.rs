@@ -5,7 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use oci_spec::runtime::{Process, Spec};
 use shim_core::{Result, model::Bundle};
 
-use super::{Hooks, Modules, Namespaces, capabilities, scheduling};
+use super::{
+    Hooks, Modules, Namespaces,
+    capabilities::{self, Sets},
+    scheduling,
+};
 use crate::engine::{agent::Agent, resctrl::Group, seccomp::Filter};
 
 /// What the host is like, as far as plans depend on it.
@@ -71,6 +75,8 @@ pub(crate) struct Inherited {
     pub(crate) personality: Option<u64>,
     /// The score of processes that name none.
     pub(crate) oom_score: Option<i32>,
+    /// The capabilities of processes that name none.
+    pub(super) capabilities: Sets,
     /// The container's processes may have the right to trace each other (capabilities(7)).
     pub(crate) may_trace: bool,
     /// What may confine them.
@@ -111,6 +117,7 @@ impl Inherited {
             group,
             personality: personality.map(scheduling::domain).transpose()?,
             oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
+            capabilities: spec.process().as_ref().and_then(Sets::of).unwrap_or_default(),
             may_trace: spec.process().as_ref().is_some_and(capabilities::may_trace),
             modules,
             keyring,

@@ -49,7 +49,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// The five sets of a process, one bit a capability. A spec without any means none.
+/// The five sets of a process, one bit a capability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sets {
     pub(super) bounding: u64,
@@ -60,15 +60,16 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    pub(super) fn of(process: &Process) -> Self {
-        let Some(all) = process.capabilities() else { return Self::default() };
-        Self {
+    /// Those that a process names, if it names any.
+    pub(super) fn of(process: &Process) -> Option<Self> {
+        let all = process.capabilities().as_ref()?;
+        Some(Self {
             bounding: bits(all.bounding().as_ref()),
             effective: bits(all.effective().as_ref()),
             permitted: bits(all.permitted().as_ref()),
             inheritable: bits(all.inheritable().as_ref()),
             ambient: bits(all.ambient().as_ref()),
-        }
+        })
     }
 
     /// Those that can't be ambient, because they are not both permitted and inheritable.

@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use oci_spec::runtime::{Hook as Asked, Spec};
-use shim_core::{Error, Result};
+use shim_core::{Error, Result, model::Bundle};
 
 use super::{Draft, Plan, Source, Starter};
 use crate::engine::{step::Step, wire::Text};
@@ -58,11 +58,15 @@ impl Hooks {
     }
 
     /// Plans those that run before the change of root.
-    pub(super) fn create(&self, draft: &mut Draft) -> Result<()> {
+    pub(super) fn create(&self, draft: &mut Draft, bundle: &Bundle) -> Result<()> {
         if self.host.is_empty() && self.create.is_empty() {
             return Ok(());
         }
         draft.step(Step::AwaitHooks {});
+        if !self.create.is_empty() {
+            // Where the hooks of the host's side are, too. The change of root leaves it.
+            draft.step(Step::Enter { path: Text::new(bundle.path())? });
+        }
         self.create.iter().try_for_each(|hook| hook.inside(draft, "createContainer", &[]))
     }
 
@@ -118,10 +122,7 @@ impl Hook {
         draft.step(Step::RunHook {
             path: Text::new(&self.path)?,
             arguments: self.arguments.iter().map(Text::new).collect::<Result<_>>()?,
-            environment: match &self.environment {
-                Some(environment) => environment.iter().map(Text::new).collect::<Result<_>>()?,
-                None => own.to_vec(),
-            },
+            environment: self.environment(own)?,
             seconds,
             output,
             moment: Text::new(moment)?,
@@ -129,13 +130,21 @@ impl Hook {
         Ok(())
     }
 
+    /// Its variables; those of whoever runs it where it names none.
+    fn environment(&self, own: &[Text]) -> Result<Vec<Text>> {
+        match &self.environment {
+            Some(asked) => asked.iter().map(Text::new).collect(),
+            None => Ok(own.to_vec()),
+        }
+    }
+
     /// What an error calls it.
     pub(crate) fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// A plan for running it on the host's side.
-    pub(crate) fn outside(&self, bundle: &std::path::Path) -> Result<Plan> {
+    /// A plan for running it on the host's side. One without variables has `own`, as with runc.
+    pub(crate) fn outside(&self, bundle: &std::path::Path, own: &[Text]) -> Result<Plan> {
         let draft = &mut Draft::default();
         let [stdin, stdout, stderr] = [0, 1, 2].map(|stream| draft.file(Source::Stream(stream)));
         draft.step(Step::StartSession {});
@@ -147,7 +156,7 @@ impl Hook {
         draft.step(Step::FindProgram { name: path.clone(), candidates: vec![path] });
         draft.step(Step::Execute {
             arguments: self.arguments.iter().map(Text::new).collect::<Result<_>>()?,
-            environment: self.environment.iter().flatten().map(Text::new).collect::<Result<_>>()?,
+            environment: self.environment(own)?,
         });
         Ok(std::mem::take(&mut draft.plan))
     }

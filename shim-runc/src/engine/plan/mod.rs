@@ -175,7 +175,7 @@ impl Plan {
             devices::all(draft, spec, namespaces, facts)?;
         }
         masks::all(draft, spec)?;
-        hooks.create(draft)?;
+        hooks.create(draft, bundle)?;
         mounts::change_root(draft, choices, facts)?;
         process::directory(draft, process)?;
         process::streams(draft, process, choices, Console::Bound)?;

@@ -112,7 +112,14 @@ impl Namespaces {
     /// The cgroup namespace shows the cgroup of the moment when it is made: after v1's hierarchies were
     /// joined, and even `CLONE_INTO_CGROUP` comes after it in the kernel.
     fn cloned(&self) -> u64 {
-        u64::from((self.new & !(libc::CLONE_NEWCGROUP | NEWTIME)).cast_unsigned())
+        let later = libc::CLONE_NEWCGROUP | NEWTIME | self.made_by_its_root();
+        u64::from((self.new & !later).cast_unsigned())
+    }
+
+    /// The root of mqueue belongs to whoever makes the ipc namespace: the user namespace's root, which
+    /// the process is only when its ids are mapped.
+    fn made_by_its_root(&self) -> i32 {
+        if self.has_users() { libc::CLONE_NEWIPC } else { 0 }
     }
 
     /// Plans the way into them.
@@ -140,6 +147,9 @@ impl Namespaces {
             draft.plan.request.joins =
                 joins.into_iter().map(|(slot, kind, _)| (slot, kind)).collect();
             draft.step(Step::BecomeRoot {});
+            if self.is_new(self.made_by_its_root()) {
+                draft.step(Step::NewIpcNamespace {});
+            }
         } else {
             for (namespace, kind, path) in joins {
                 draft.step(Step::JoinNamespace { namespace, kind, path: Text::new(path)? });

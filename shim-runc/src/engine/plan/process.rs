@@ -92,7 +92,8 @@ pub(super) fn run(
         // Without no_new_privs it takes a privilege that is gone soon.
         draft.step(filter);
     }
-    let sets = Sets::of(process);
+    // As with runc: a process that names none has those of the container.
+    let sets = Sets::of(process).unwrap_or(inherited.capabilities);
     for name in sets.idle_ambient() {
         draft.warn(format!("capability {name} is not permitted and inheritable, so not ambient"));
     }

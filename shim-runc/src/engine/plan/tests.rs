@@ -159,6 +159,47 @@ fn a_user_namespace_binds_its_devices_and_joins_in_between() {
 }
 
 #[test]
+fn an_ipc_namespace_is_made_by_the_root_of_the_user_namespace() {
+    let mut spec = spec();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "ipc" }));
+    let ipc = u64::from(libc::CLONE_NEWIPC.cast_unsigned());
+    let plain = plan(&spec).unwrap();
+    assert_eq!(plain.request.namespaces & ipc, ipc);
+    assert!(!lines(&plain).contains(&"make an ipc namespace".to_owned()));
+    spec["linux"]["uidMappings"] = map.clone();
+    spec["linux"]["gidMappings"] = map;
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let mapped = plan(&spec).unwrap();
+    assert_eq!(mapped.request.namespaces & ipc, 0);
+    let lines = lines(&mapped);
+    let root = lines.iter().position(|line| line == "become root of the user namespace").unwrap();
+    assert_eq!(lines[root + 1], "make an ipc namespace");
+}
+
+#[test]
+fn an_added_process_without_capabilities_has_the_containers() {
+    let mut spec = spec();
+    spec["process"]["capabilities"] =
+        json!({ "bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"] });
+    let full: Spec = serde_json::from_value(spec).unwrap();
+    let namespaces = Namespaces::of(&full).unwrap();
+    let inherited = Inherited::of(&full, None, None, None, Modules::default(), None).unwrap();
+    let permitted = |process: &Process| {
+        let plan = Plan::process(process, &namespaces, &inherited, Choices::default()).unwrap();
+        plan.steps.iter().find_map(|step| match step {
+            Step::SetCapabilities { permitted, .. } => Some(*permitted),
+            _ => None,
+        })
+    };
+    let mut process = full.process().clone().unwrap();
+    process.set_capabilities(None);
+    assert_eq!(permitted(&process), Some(1 << 5));
+    process.set_capabilities(Some(oci_spec::runtime::LinuxCapabilities::default()));
+    assert_ne!(permitted(&process), Some(1 << 5));
+}
+
+#[test]
 fn an_added_process_follows_into_all_namespaces() {
     let full: Spec = serde_json::from_value(spec()).unwrap();
     let namespaces = Namespaces::of(&full).unwrap();
@@ -237,6 +278,7 @@ fn hooks_stand_at_their_moments() {
     let lines = lines(&plan(&spec).unwrap());
     let at = |line: &str| lines.iter().position(|known| known == line).unwrap();
     assert!(at("wait for the hooks") < at("createContainer hook /bin/hook"));
+    assert!(at("change to directory /bundle") < at("createContainer hook /bin/hook"));
     assert!(at("createContainer hook /bin/hook") < at("pivot root"));
     assert!(at("wait for start") < at("startContainer hook /bin/hook"));
     for bad in [json!([{ "path": "relative" }]), json!([{ "path": "/a", "timeout": 0 }])] {
