@@ -14,6 +14,12 @@ pub(super) struct Line {
     pub(super) uses: usize,
 }
 
+impl Line {
+    pub(super) fn is_about(&self, bundle: &str, field: &str) -> bool {
+        matches(&self.bundle, bundle) && matches(&self.field, field)
+    }
+}
+
 impl Explained {
     pub(super) fn read() -> Result<Self> {
         let path = sh::root().join("xtask/src/compare/explained.txt");
@@ -34,10 +40,7 @@ impl Explained {
 
     /// Why a field differs: the first line that is about it.
     pub(super) fn reason(&mut self, bundle: &str, field: &str) -> Option<String> {
-        let line = self
-            .0
-            .iter_mut()
-            .find(|line| matches(&line.bundle, bundle) && matches(&line.field, field))?;
+        let line = self.0.iter_mut().find(|line| line.is_about(bundle, field))?;
         line.uses += 1;
         Some(line.reason.clone())
     }

@@ -116,6 +116,8 @@ fn observe(
                 let (whole, memory) = (&whole, &memory);
                 scope.spawn(move || -> Result<Vec<Fields>> {
                     let mut place = Place::new(whole, subject, programs)?;
+                    // Made under our umask, it begins as it has to stay.
+                    place.null()?;
                     let one = |bundle: &Bundle| {
                         if let Some(seen) = memory.known(subject, bundle) {
                             return Ok(seen);

@@ -49,8 +49,13 @@ fn meant(compared: &Compared, explained: &Explained) -> String {
                     |---|---|---|---|\n"
         .to_owned();
     for line in explained.lines() {
-        let is_so = |one: &&Difference| one.verdict == Verdict::Explained(line.reason.clone());
-        let example = compared.0.iter().flat_map(|judged| &judged.differences).find(is_so);
+        let example = compared.0.iter().find_map(|judged| {
+            let is_so = |one: &&Difference| {
+                matches!(one.verdict, Verdict::Explained(_))
+                    && line.is_about(&judged.name, &one.field)
+            };
+            judged.differences.iter().find(is_so)
+        });
         let example = example.map(values).unwrap_or_default();
         let (bundle, field, why) = (&line.bundle, &line.field, &line.reason);
         add(&mut list, &format!("| `{bundle}` | `{field}` | {why} | {example} |\n"));

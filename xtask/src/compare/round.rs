@@ -138,7 +138,8 @@ impl Round<'_> {
 
     fn tell(&mut self, words: &[String]) -> Result<()> {
         let answer = self.verb(words)?;
-        let out = self.place.stripped(&answer.out);
+        // Some writers of JSON escape slashes, behind which the place would not be found.
+        let out = self.place.stripped(&answer.out.replace("\\/", "/"));
         match serde_json::from_str::<Value>(&out) {
             Ok(state) if words[0] == "state" => view::state(&mut self.seen, "state", &state),
             Ok(inside) if inside.get("process").is_some() => {

@@ -30,9 +30,17 @@ impl Executor<'_> {
     pub(super) fn place_streams(&self, stdin: Slot, stdout: Slot, stderr: Slot) -> Done {
         // A file may stand at a number that is about to be overwritten.
         let lifted = |slot| -> Done<OwnedFd> { Ok(sys::lift(self.file(slot)?)?) };
-        let streams =
-            [own_null(lifted(stdin)?)?, own_null(lifted(stdout)?)?, own_null(lifted(stderr)?)?];
-        place_all(&streams)
+        let streams = [lifted(stdin)?, lifted(stdout)?, lifted(stderr)?];
+        let mut nulls = [false; 3];
+        for (null, stream) in nulls.iter_mut().zip(&streams) {
+            *null = is_null(stream)?;
+        }
+        let own = if nulls.contains(&true) { own_null()? } else { None };
+        let chosen = [0, 1, 2].map(|index| match &own {
+            Some(own) if nulls[index] => own,
+            _ => &streams[index],
+        });
+        place_all(&chosen)
     }
 
     pub(super) fn open_terminal(&self, uid: u64, height: u64, width: u64, console: bool) -> Done {
@@ -62,21 +70,18 @@ impl Executor<'_> {
     }
 }
 
-/// The container's `/dev/null` in the place of the host's, whose mode and owner its root could change
-/// through a descriptor. Where the container has none, the stream stays as it is.
-fn own_null(stream: OwnedFd) -> Done<OwnedFd> {
-    if !is_null(&stream)? {
-        return Ok(stream);
-    }
+/// The container's `/dev/null`, to stand for the host's, whose mode and owner its root could change
+/// through a descriptor. Where the container has none, a stream stays as it is.
+fn own_null() -> Done<Option<OwnedFd>> {
     let container = root_directory()?;
     // Looked at before it is opened: opening something else could have consequences.
     match open_in_container(&container, c"dev/null", libc::O_PATH) {
         Ok(found) if is_null(&found)? => {}
-        _ => return Ok(stream),
+        _ => return Ok(None),
     }
     match open_in_container(&container, c"dev/null", libc::O_RDWR | libc::O_NOCTTY) {
-        Ok(own) if is_null(&own)? => Ok(own),
-        _ => Ok(stream),
+        Ok(own) if is_null(&own)? => Ok(Some(own)),
+        _ => Ok(None),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn bundles() -> Vec<Bundle> {
     for moment in MOMENTS {
         let hook = json!({ "path": "${dir}/hook", "args": ["hook", "x"], "env": ["A=1"] });
         all.push(telling("plain", moment, hook));
-        all.push(ending(moment, "exit 3", None));
+        all.push(ending(moment, "${top}/busybox cat > /dev/null; exit 3", None));
     }
     for moment in ["createRuntime", "poststop"] {
         all.push(ending(moment, "exec ${top}/busybox sleep 9", Some(1)));
@@ -63,8 +63,10 @@ fn ending(moment: &str, line: &'static str, timeout: Option<u32>) -> Bundle {
     }
     let second = json!({ "path": "${dir}/second" });
     let hooks = json!({ moment: [hook, second] });
-    hooked(&format!("{moment}-{name}"), hooks)
-        .host([Host::Script("hook", line), Host::Script("second", "echo second >> ${dir}/log")])
+    hooked(&format!("{moment}-{name}"), hooks).host([
+        Host::Script("hook", line),
+        Host::Script("second", "echo second >> ${dir}/log; ${top}/busybox cat > /dev/null"),
+    ])
 }
 
 /// In the container, with what is in there.
@@ -103,8 +105,8 @@ fn order() -> Bundle {
     hooks["startContainer"] = two("startContainer", "/hook");
     hooked("order", hooks)
         .host([
-            Host::Script("hook", "echo \"$1\" >> ${dir}/log"),
-            Host::Script("rootfs/hook", "echo \"$1\" >> /log"),
+            Host::Script("hook", "echo \"$1\" >> ${dir}/log; ${top}/busybox cat > /dev/null"),
+            Host::Script("rootfs/hook", "echo \"$1\" >> /log; /bin/busybox cat > /dev/null"),
             Host::File("state", ""),
         ])
         .with(|spec| spec["process"]["args"] = json!(["/probe", "read:/log"]))
