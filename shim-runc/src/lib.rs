@@ -14,8 +14,10 @@ mod features;
 mod ground;
 mod making;
 mod options;
+mod programs;
 mod record;
 pub mod runtime;
+mod saved;
 mod spec;
 
 pub use backend::NativeBackend;

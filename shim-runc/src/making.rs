@@ -1,14 +1,18 @@
 //! The making of a container: from a spec to an init process that waits for its start.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use nix::{
     sys::stat::{SFlag, fstat},
     unistd::{Gid, Uid, fchown},
 };
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process as OciProcess, Spec};
 use shim_core::{
-    Context, Process, Result, Streams,
+    Checkpoint, Context, Process, Result, Streams,
+    linux::Reaper,
     model::{Bundle, Pid},
 };
 
@@ -17,6 +21,7 @@ use crate::{
     container::{NativeContainer, Parts},
     engine::{
         cgroup::{Cgroup, CgroupPath, Mode},
+        criu::{self, Allowed, Criu, Extra, Restoring, Saving, Subject},
         doors::Doors,
         files::Given,
         hooks::Hooked,
@@ -33,6 +38,11 @@ use crate::{
     spec,
 };
 
+/// The annotation that runc's callers name a file of settings for CRIU by.
+const CRIU_CONFIG: &str = "org.criu.config";
+/// Where CRIU works, in a bundle.
+const SCRATCH: &str = "criu";
+
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
     /// The container's id.
@@ -46,6 +56,38 @@ pub(crate) struct Wanted<'a> {
     pub(crate) has_keyring: bool,
     /// Who the ends of pipes belong to; the process's user where nothing is chosen.
     pub(crate) owner: Owner,
+    /// What saves and restores its processes.
+    pub(crate) criu: Criu,
+}
+
+/// What a container was made from, for a draft like the first one.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    id: Box<str>,
+    bundle: Bundle,
+    criu: Criu,
+}
+
+impl Origin {
+    pub(crate) fn new(id: &str, bundle: &Bundle, criu: Criu) -> Self {
+        Self { id: id.into(), bundle: bundle.clone(), criu }
+    }
+
+    /// Where its spec is.
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+}
+
+/// How a container is to be restored.
+pub(crate) struct Restored<'a> {
+    pub(crate) image: &'a Path,
+    /// Where CRIU works; nothing is a directory of the bundle.
+    pub(crate) work: Option<&'a Path>,
+    pub(crate) streams: &'a Streams,
+    pub(crate) allowed: &'a Allowed,
+    /// Its processes are confined by this, whatever the spec says.
+    pub(crate) lsm_profile: Option<&'a str>,
 }
 
 /// What the init process gets from its maker.
@@ -76,6 +118,7 @@ pub(crate) struct Draft {
     inherited: Inherited,
     hooked: Option<Hooked>,
     cgroup: Cgroup,
+    origin: Origin,
 }
 
 impl Draft {
@@ -84,7 +127,7 @@ impl Draft {
     /// # Errors
     /// What makes no sense, or is not offered.
     pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Box<Self>> {
-        let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
+        let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner, criu } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
         let (namespaces, inherited) = shared(&spec, id, has_keyring, filters)?;
@@ -107,7 +150,36 @@ impl Draft {
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let uid = owner.uid.or(namespaces.outside(&spec, uid));
         let owner = Owner { uid, ..owner };
-        Ok(Box::new(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup }))
+        let origin = Origin::new(id, bundle, criu);
+        Ok(Box::new(Self {
+            plan,
+            choices,
+            owner,
+            spec,
+            namespaces,
+            inherited,
+            hooked,
+            cgroup,
+            origin,
+        }))
+    }
+
+    /// Plans a container once more that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::of`]: its spec may have been changed.
+    pub(crate) fn again(origin: &Origin, spec: Box<Spec>, cgroup: &Cgroup) -> Result<Box<Self>> {
+        let wanted = Wanted {
+            id: &origin.id,
+            bundle: &origin.bundle,
+            spec,
+            cgroup: cgroup.path().clone(),
+            choices: Choices::default(),
+            has_keyring: false,
+            owner: Owner::default(),
+            criu: origin.criu.clone(),
+        };
+        Self::of(wanted, &Cache::default())
     }
 
     /// Lays the ground for the container, with a record of it in a directory.
@@ -174,13 +246,102 @@ impl Draft {
             Ok(launched) => Ok(self.stand(launcher, launched, oom)),
             Err(err) => {
                 ground.undo();
-                // Hooks that set something up may have run.
-                if let Some(hooked) = &self.hooked {
-                    let poststop = &hooked.hooks.poststop;
-                    hooked.run_all(launcher, poststop, "stopped", None).await;
-                }
+                self.after_failure(launcher).await;
                 Err(err)
             }
+        }
+    }
+
+    /// Saves the container, which lives: its init process and those below.
+    ///
+    /// # Errors
+    /// Why it was not saved. It lives on, and is as frozen as it was.
+    pub(crate) async fn save(
+        &self,
+        reaper: &Reaper,
+        init: Pid,
+        asked: &Checkpoint,
+        extra: Extra,
+    ) -> Result<()> {
+        let was_frozen = self.cgroup.frozen().unwrap_or(false);
+        let scratch = &self.origin.bundle.path().join(SCRATCH);
+        let saving = Saving { asked, extra, scratch };
+        let saved = criu::dump(&self.subject(), &self.origin.criu, reaper, init, saving).await;
+        if saved.is_err() && !was_frozen {
+            // One that was ended itself leaves them frozen.
+            self.cgroup.thaw()?;
+        }
+        saved
+    }
+
+    /// Restores the container, on its ground.
+    ///
+    /// # Errors
+    /// What went wrong; nothing is left, the ground neither.
+    pub(crate) async fn restore(
+        self: Box<Self>,
+        ground: Ground,
+        launcher: &Launcher,
+        from: Restored<'_>,
+        told: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Made> {
+        let restored = self.restore_on(&ground, launcher, from).await;
+        let restored = restored.and_then(|launched| {
+            ground.born(launched.pid).and_then(|()| told(launched.pid)).map(|()| launched)
+        });
+        match restored {
+            Ok(launched) => {
+                let oom = OomWatch::of_live(ground.cgroup());
+                Ok(self.stand(launcher, launched, oom))
+            }
+            Err(err) => {
+                if let Err(left) = self.cgroup.kill() {
+                    log::warn!("end what was restored by halves: {left:#}");
+                }
+                ground.abandon().await;
+                self.after_failure(launcher).await;
+                Err(err)
+            }
+        }
+    }
+
+    async fn restore_on(
+        &self,
+        ground: &Ground,
+        launcher: &Launcher,
+        from: Restored<'_>,
+    ) -> Result<Launched> {
+        streams(from.streams, self.owner)?;
+        // The limits are set by that; nobody has to join.
+        ground.tasks()?;
+        let profile = self.spec.process().as_ref().and_then(lsm_profile);
+        let scratch = self.origin.bundle.path().join(SCRATCH);
+        let restoring = Restoring {
+            image: from.image,
+            work: from.work.unwrap_or(&scratch),
+            streams: from.streams,
+            allowed: from.allowed,
+            lsm_profile: from.lsm_profile.or(profile.as_deref()),
+            hooked: self.hooked.as_ref(),
+        };
+        criu::restore(&self.subject(), &self.origin.criu, launcher, restoring).await
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let annotations = self.spec.annotations().as_ref();
+        Subject {
+            plan: &self.plan,
+            namespaces: &self.namespaces,
+            cgroup: &self.cgroup,
+            config: annotations.and_then(|all| all.get(CRIU_CONFIG)).map(String::as_str),
+        }
+    }
+
+    /// Hooks that set something up may have run.
+    async fn after_failure(&self, launcher: &Launcher) {
+        if let Some(hooked) = &self.hooked {
+            let poststop = &hooked.hooks.poststop;
+            hooked.run_all(launcher, poststop, "stopped", None).await;
         }
     }
 
@@ -188,7 +349,7 @@ impl Draft {
     fn stand(self: Box<Self>, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
         let rest = (self.choices.starter == Starter::Other).then(|| Rest::of(&self.plan));
-        let Self { cgroup, namespaces, inherited, hooked, owner, .. } = *self;
+        let Self { cgroup, namespaces, inherited, hooked, owner, origin, .. } = *self;
         let own_pids = namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: launcher.clone(),
@@ -201,6 +362,7 @@ impl Draft {
             pidfd,
             gate,
             oom,
+            origin,
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Made { container, init: Process { pid, exit, terminal }, rest }
@@ -223,6 +385,15 @@ pub(crate) fn shared(
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
     let inherited = Inherited::of(spec, filter, has_apparmor(), keyring)?;
     Ok((namespaces, inherited))
+}
+
+/// What confines a process, in CRIU's words.
+fn lsm_profile(process: &OciProcess) -> Option<String> {
+    let named = |kind: &str, name: &Option<String>| {
+        name.as_deref().filter(|name| !name.is_empty()).map(|name| format!("{kind}:{name}"))
+    };
+    named("apparmor", process.apparmor_profile())
+        .or_else(|| named("selinux", process.selinux_label()))
 }
 
 /// Who the ends of pipes belong to, so that a program may open them again by `/dev/stdout`.

@@ -5,11 +5,13 @@
 //! [`execute`]s the plan. After that clone nothing allocates, locks, logs or parses.
 
 pub(crate) mod cgroup;
+pub(crate) mod criu;
 pub(crate) mod doors;
 mod execute;
 pub(crate) mod files;
 pub(crate) mod hooks;
 pub(crate) mod launch;
+mod mountinfo;
 pub(crate) mod oom;
 pub(crate) mod plan;
 mod report;

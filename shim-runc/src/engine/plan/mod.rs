@@ -11,6 +11,7 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod options;
+mod outside;
 mod path;
 mod process;
 mod refuse;
