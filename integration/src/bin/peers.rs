@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "its output is its job")]
 
 use anyhow::Result;
-use integration::debs::{Deb, Store, crun};
+use integration::debs::{Deb, Store, patched};
 use integration::engine::Engine;
 use integration::registry;
 
@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         println!("{} {}", engine.name(), shim.display());
     }
     println!("runc {}", store.unpacked(Deb::RUNC)?.join("usr/sbin/runc").display());
-    println!("crun {}", crun::fetch(&store)?.display());
+    println!("crun {}", patched::CRUN.fetch(&store)?.display());
     println!("rust {}", registry::shim()?.display());
     println!("busybox {}", store.unpacked(Deb::BUSYBOX)?.join("bin/busybox").display());
     Ok(())

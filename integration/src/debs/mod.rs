@@ -4,7 +4,7 @@
 //! never fetched again. The place is `engines` in cargo's target folder; `SHIM_ENGINES` moves it.
 
 mod apt;
-pub mod crun;
+pub mod patched;
 mod sources;
 
 use std::collections::HashSet;

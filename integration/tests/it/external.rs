@@ -82,7 +82,7 @@ impl Driven {
         lane.go_cannot("its options are of another kind")?;
         let store = Store::open();
         let found = match name {
-            "crun" => debs::crun::fetched(&store),
+            "crun" => debs::patched::CRUN.fetched(&store),
             "runsc" => store.unpacked(Deb::RUNSC).map(|dir| dir.join("usr/bin/runsc")),
             _ => store.unpacked(Deb::RUNC).map(|dir| dir.join("usr/sbin/runc")),
         };

@@ -75,8 +75,8 @@ pub(crate) async fn restore(
     make_targets(subject, launcher).await.context("prepare the root filesystem")?;
     let (mut files, mut inherited) = (Vec::new(), Vec::new());
     if let Streams::Pipes { stdin, stdout, stderr } = asked.streams {
-        for stream in [stdin, stdout, stderr] {
-            files.push(stream.try_clone()?);
+        for (number, stream) in [stdin, stdout, stderr].into_iter().enumerate() {
+            files.push(names.fit(number, stream)?);
         }
         inherited = names.inherited();
     }

@@ -3,8 +3,16 @@
 //! What they were when they were saved is in a file beside the images, by the names that CRIU has for
 //! them: `pipe:[inode]`, as runc writes it, and `file[mount:inode]` for a file of the host's.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::{self, File},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
+};
 use shim_core::{Context, Result, model::Pid};
 use shim_protos::criu::InheritFd;
 
@@ -36,6 +44,20 @@ impl Names {
         files.sort();
         files.dedup();
         files
+    }
+
+    /// A new stream in the place of a saved one. CRIU puts a file at its old position, which a pipe has
+    /// not: what was no pipe reads and writes nothing from then on, as with runc.
+    ///
+    /// # Errors
+    /// When the stream can't be shared.
+    pub(super) fn fit(&self, number: usize, stream: &OwnedFd) -> Result<OwnedFd> {
+        let was_file = self.0.get(number).is_some_and(|name| is_file(name));
+        if was_file && lseek(stream, 0, Whence::SeekCur) == Err(Errno::ESPIPE) {
+            log::info!("stream {number} stays what it was in the checkpoint, which is no pipe");
+            return Ok(File::options().read(true).write(true).open("/dev/null")?.into());
+        }
+        Ok(stream.try_clone()?)
     }
 
     /// Says which of our files, the streams in their order, CRIU is to put in their places.

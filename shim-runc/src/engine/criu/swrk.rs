@@ -170,7 +170,8 @@ impl Swrk {
         done.map_err(|err| {
             let errors = Some(log::errors(log)).filter(|errors| !errors.is_empty());
             let (errors, log) = (errors.unwrap_or(how), log.display());
-            err.context(format!("criu: {errors} (all of it: {log})"))
+            // The log's path comes last: it is the longest, and for those who have read the rest.
+            Error::new(err.kind(), format!("criu: {err:#}: {errors} (more is in {log})"))
         })
     }
 }
@@ -239,10 +240,9 @@ pub(super) fn check(answer: &Resp) -> Result<()> {
     if answer.success() {
         return Ok(());
     }
-    let what = answer.cr_errmsg().trim().to_owned();
-    let what = if what.is_empty() { "refused".to_owned() } else { what };
+    // What it says besides is the first error in its log, which need not be the one that counts.
     Err(match answer.cr_errno() {
-        0 => Error::other(what),
-        number => Error::from(Errno::from_raw(number)).context(what),
+        0 => Error::other("it has failed"),
+        number => Error::from(Errno::from_raw(number)),
     })
 }
