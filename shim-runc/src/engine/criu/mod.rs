@@ -19,7 +19,10 @@ mod swrk;
 
 use std::{
     fs::{DirBuilder, File},
-    os::{fd::AsRawFd, unix::fs::DirBuilderExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -146,6 +149,15 @@ impl Folder {
             return Err(Error::invalid(format!("{} is no directory", path.display())));
         }
         Ok(Self { path, file })
+    }
+
+    /// Lets everybody reach what is in it and permits it: the root of a user namespace is nobody here,
+    /// and looks for files that may be missing.
+    fn let_pass(&self) -> Result<()> {
+        let mut permissions = self.file.metadata()?.permissions();
+        permissions.set_mode(permissions.mode() | 0o011);
+        let set = self.file.set_permissions(permissions);
+        set.with_context(|| format!("change the mode of {}", self.path.display()))
     }
 }
 

@@ -71,6 +71,9 @@ pub(crate) async fn restore(
 ) -> Result<Launched> {
     let mut opts = options(asked.allowed, asked.lsm_profile)?;
     let image = Folder::open(asked.image).context("open the checkpoint")?;
+    if subject.namespaces.has_users() {
+        image.let_pass()?;
+    }
     let names = Names::read(&image.path)?;
     make_targets(subject, launcher).await.context("prepare the root filesystem")?;
     let (mut files, mut inherited) = (Vec::new(), Vec::new());
