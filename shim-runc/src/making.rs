@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The annotation that runc's callers name a file of settings for CRIU by.
-const CRIU_CONFIG: &str = "org.criu.config";
+pub(crate) const CRIU_CONFIG: &str = "org.criu.config";
 /// Where CRIU works, in a bundle.
 const SCRATCH: &str = "criu";
 

@@ -132,7 +132,7 @@ impl Options {
 
 impl Toml {
     fn external(self) -> Option<Asked> {
-        (!self.binary_name.is_empty()).then(|| Asked {
+        (!self.binary_name.is_empty()).then_some(Asked {
             binary_name: self.binary_name,
             root: self.root,
             systemd_cgroup: self.systemd_cgroup,

@@ -1,6 +1,6 @@
 //! Saving a container to files, and making one of them again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::Process as OciProcess;
 use shim_core::{
@@ -97,7 +97,7 @@ impl Runtime {
         let launcher = self.launcher(folder.path(), Files::default())?;
         let restored = Restored {
             image: &from.image,
-            work: Some(from.work.as_deref().unwrap_or(&from.image)).map(Path::as_ref),
+            work: Some(from.work.as_deref().unwrap_or(&from.image)),
             streams: &streams,
             allowed: &from.allowed,
             lsm_profile: from.lsm_profile.as_deref(),

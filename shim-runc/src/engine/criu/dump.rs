@@ -64,7 +64,7 @@ pub(crate) async fn dump(
     if !extra.is_before {
         leave_out(&mut opts, subject, init, &image)?;
     }
-    opts.set_pid(init.raw());
+    opts.pid = Some(init.raw());
     opts.freeze_cgroup = freezer(subject);
     let kind = if extra.is_before { ReqType::PRE_DUMP } else { ReqType::DUMP };
     let done = talk(&swrk.line, kind, opts).await;
@@ -79,18 +79,18 @@ pub(crate) async fn dump(
 /// What is asked for, without what is known of the container.
 fn options(asked: &Checkpoint, extra: Extra) -> Result<Opts> {
     let mut opts = Opts::new();
-    opts.set_leave_running(!asked.exit || extra.is_before);
-    opts.set_tcp_established(asked.open_tcp);
-    opts.set_ext_unix_sk(asked.external_unix_sockets);
-    opts.set_shell_job(asked.terminal);
-    opts.set_file_locks(asked.file_locks);
-    opts.set_link_remap(extra.link_remap);
-    opts.set_auto_dedup(extra.auto_dedup);
-    opts.set_tcp_skip_in_flight(extra.tcp_skip_in_flight);
-    opts.set_manage_cgroups(true);
-    opts.set_manage_cgroups_mode(cgroups_mode(asked.cgroups_mode.as_deref())?);
+    opts.leave_running = Some(!asked.exit || extra.is_before);
+    opts.tcp_established = Some(asked.open_tcp);
+    opts.ext_unix_sk = Some(asked.external_unix_sockets);
+    opts.shell_job = Some(asked.terminal);
+    opts.file_locks = Some(asked.file_locks);
+    opts.link_remap = Some(extra.link_remap);
+    opts.auto_dedup = Some(extra.auto_dedup);
+    opts.tcp_skip_in_flight = Some(extra.tcp_skip_in_flight);
+    opts.manage_cgroups = Some(true);
+    opts.manage_cgroups_mode = Some(cgroups_mode(asked.cgroups_mode.as_deref())?.into());
     opts.empty_ns = empty_namespaces(&asked.empty_namespaces)?;
-    opts.set_track_mem(extra.is_before);
+    opts.track_mem = Some(extra.is_before || asked.parent_path.is_some());
     opts.parent_img = asked.parent_path.as_deref().map(relative).transpose()?;
     Ok(opts)
 }

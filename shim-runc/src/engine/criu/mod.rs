@@ -81,14 +81,14 @@ impl Subject<'_> {
     /// Sets the options that saving and restoring share: the images' and the work's directories among
     /// them, and the log's name in the latter.
     fn describe(&self, opts: &mut Opts, (image, work): (&Folder, &Folder), log: &str) {
-        opts.set_images_dir_fd(image.file.as_raw_fd());
-        opts.set_work_dir_fd(work.file.as_raw_fd());
-        opts.set_log_file(log.to_owned());
-        opts.set_log_level(LOG_LEVEL);
-        opts.set_notify_scripts(true);
-        opts.set_orphan_pts_master(true);
-        opts.set_evasive_devices(true);
-        opts.set_manage_cgroups(true);
+        opts.images_dir_fd = Some(image.file.as_raw_fd());
+        opts.work_dir_fd = Some(work.file.as_raw_fd());
+        opts.log_file = Some(log.to_owned());
+        opts.log_level = Some(LOG_LEVEL);
+        opts.notify_scripts = Some(true);
+        opts.orphan_pts_master = Some(true);
+        opts.evasive_devices = Some(true);
+        opts.manage_cgroups = Some(true);
         opts.root = self.plan.root().map(|root| root.to_string_lossy().into_owned());
         let config = self.config.or_else(|| Path::new(CONFIG).exists().then_some(CONFIG));
         opts.config_file = config.map(str::to_owned);

@@ -92,7 +92,7 @@ pub(crate) async fn restore(
     opts.inherit_fd = inherited;
     opts.external = mounts::given(&mounts::of(subject));
     let mut root = CgroupRoot::new();
-    root.set_path(subject.cgroup.path().as_str().to_owned());
+    root.path = Some(subject.cgroup.path().as_str().to_owned());
     opts.cg_root = vec![root];
     let mut talk = Talk { line: &swrk.line, asked: &asked, launcher, init: None, terminal: None };
     let done = talk.until_restored(opts).await;
@@ -115,14 +115,14 @@ pub(crate) async fn restore(
 /// What is asked for, without what is known of the container.
 fn options(allowed: &Allowed, lsm_profile: Option<&str>) -> Result<Opts> {
     let mut opts = Opts::new();
-    opts.set_rst_sibling(true);
-    opts.set_tcp_established(allowed.open_tcp);
-    opts.set_ext_unix_sk(allowed.external_unix_sockets);
-    opts.set_shell_job(allowed.terminal);
-    opts.set_file_locks(allowed.file_locks);
-    opts.set_auto_dedup(allowed.auto_dedup);
+    opts.rst_sibling = Some(true);
+    opts.tcp_established = Some(allowed.open_tcp);
+    opts.ext_unix_sk = Some(allowed.external_unix_sockets);
+    opts.shell_job = Some(allowed.terminal);
+    opts.file_locks = Some(allowed.file_locks);
+    opts.auto_dedup = Some(allowed.auto_dedup);
     opts.empty_ns = empty_namespaces(&allowed.empty_namespaces)?;
-    opts.set_manage_cgroups_mode(cgroups_mode(allowed.cgroups_mode.as_deref())?);
+    opts.manage_cgroups_mode = Some(cgroups_mode(allowed.cgroups_mode.as_deref())?.into());
     opts.lsm_mount_context.clone_from(&allowed.lsm_mount_context);
     opts.lsm_profile = lsm_profile.map(str::to_owned);
     Ok(opts)
@@ -148,8 +148,8 @@ fn join(
         let Some(path) = subject.namespaces.path(kind) else { continue };
         let opened = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let mut one = InheritFd::new();
-        one.set_key(key.to_owned());
-        one.set_fd(FIRST_FILE + i32::try_from(files.len()).unwrap_or_default());
+        one.key = Some(key.to_owned());
+        one.fd = Some(FIRST_FILE + i32::try_from(files.len()).unwrap_or_default());
         inherited.push(one);
         files.push(opened.into());
     }
@@ -179,7 +179,7 @@ impl Talk<'_> {
                 // It was our own refusal.
                 Heard::Answer(answer) if trouble.is_none() => {
                     check(&answer)?;
-                    return Pid::new(answer.restore.get_or_default().pid());
+                    return Pid::new(answer.restore.pid);
                 }
                 Heard::Closed if trouble.is_none() => return Err(Error::other("it has ended")),
                 _ => return Err(trouble.unwrap_or_else(|| Error::other("refused"))),

@@ -65,10 +65,10 @@ impl Names {
         let mut given: Vec<InheritFd> = Vec::new();
         for (name, number) in self.0.iter().zip(FIRST_FILE..) {
             let is_outer = name.starts_with("pipe:") || is_file(name);
-            if is_outer && !given.iter().any(|known| known.key() == name) {
+            if is_outer && !given.iter().any(|known| known.key.as_ref() == Some(name)) {
                 let mut one = InheritFd::new();
-                one.set_key(name.clone());
-                one.set_fd(number);
+                one.key = Some(name.clone());
+                one.fd = Some(number);
                 given.push(one);
             }
         }
@@ -144,8 +144,8 @@ mod tests {
         let names = Names(names.to_vec());
         assert_eq!(names.outer(), ["file[18:3]"]);
         let given = names.inherited();
-        let given: Vec<_> = given.iter().map(|one| (one.key(), one.fd())).collect();
-        assert_eq!(given, [("file[18:3]", 4), ("pipe:[7]", 5)]);
+        let given: Vec<_> = given.iter().map(|one| (one.key.as_deref(), one.fd)).collect();
+        assert_eq!(given, [(Some("file[18:3]"), Some(4)), (Some("pipe:[7]"), Some(5))]);
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Swrk {
 
     async fn check_version(self) -> Result<Self> {
         let (swrk, answer) = self.question(&Req::new(), ReqType::VERSION).await?;
-        let version = answer.version.get_or_default();
-        let version = (version.major_number(), version.minor_number());
+        let version = &answer.version;
+        let version = (version.major_number, version.minor_number);
         if version < OLDEST {
             swrk.end().await;
             let (major, minor) = version;
@@ -121,11 +121,11 @@ impl Swrk {
     /// `Unsupported` when the kernel keeps no track of them.
     pub(super) async fn check_tracking(self) -> Result<Self> {
         let mut features = Features::new();
-        features.set_mem_track(true);
+        features.mem_track = true;
         let mut req = Req::new();
         req.features = Some(features).into();
         let (swrk, answer) = self.question(&req, ReqType::FEATURE_CHECK).await?;
-        if answer.success() && answer.features.get_or_default().mem_track() {
+        if answer.success && answer.features.mem_track {
             return Ok(swrk);
         }
         swrk.end().await;
@@ -136,8 +136,8 @@ impl Swrk {
     /// Asks for something that is told at once, before the real request.
     async fn question(self, req: &Req, kind: ReqType) -> Result<(Self, Box<Resp>)> {
         let mut req = req.clone();
-        req.set_type(kind);
-        req.set_keep_open(true);
+        req.type_ = kind.into();
+        req.keep_open = Some(true);
         let heard = match self.line.send(&req).await {
             Ok(()) => self.line.next().await,
             Err(err) => Err(err),
@@ -183,7 +183,7 @@ impl Line {
     /// When it is gone.
     pub(super) async fn ask(&self, kind: ReqType, opts: Opts) -> Result<()> {
         let mut req = Req::new();
-        req.set_type(kind);
+        req.type_ = kind.into();
         req.opts = Some(opts).into();
         self.send(&req).await
     }
@@ -194,8 +194,8 @@ impl Line {
     /// When it is gone.
     pub(super) async fn agree(&self, is_fine: bool) -> Result<()> {
         let mut req = Req::new();
-        req.set_type(ReqType::NOTIFY);
-        req.set_notify_success(is_fine);
+        req.type_ = ReqType::NOTIFY.into();
+        req.notify_success = Some(is_fine);
         self.send(&req).await
     }
 
@@ -222,9 +222,8 @@ impl Line {
         };
         let answer = Resp::parse_from_bytes(&bytes[..length])
             .map_err(|err| Error::other(format!("criu makes no sense: {err}")))?;
-        Ok(if answer.type_() == ReqType::NOTIFY {
-            let told = answer.notify.get_or_default();
-            let (moment, pid) = (told.script().to_owned(), told.pid());
+        Ok(if answer.type_ == ReqType::NOTIFY.into() {
+            let (moment, pid) = (answer.notify.script.clone(), answer.notify.pid);
             Heard::Notification(Notification { moment, pid, file })
         } else {
             Heard::Answer(Box::new(answer))
@@ -237,11 +236,11 @@ impl Line {
 /// # Errors
 /// What it says instead.
 pub(super) fn check(answer: &Resp) -> Result<()> {
-    if answer.success() {
+    if answer.success {
         return Ok(());
     }
     // What it says besides is the first error in its log, which need not be the one that counts.
-    Err(match answer.cr_errno() {
+    Err(match answer.cr_errno {
         0 => Error::other("it has failed"),
         number => Error::from(Errno::from_raw(number)),
     })
