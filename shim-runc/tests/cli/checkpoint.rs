@@ -10,6 +10,7 @@ use std::{
 };
 
 use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -81,6 +82,24 @@ impl Saver {
     }
 }
 
+/// A tmpfs on the host, with a file in it.
+struct Along(PathBuf);
+
+impl Along {
+    fn mount(at: PathBuf) -> Self {
+        let none = None::<&str>;
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        fs::write(at.join("in"), "in\n").unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for Along {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
 /// The whole lines of a container's output.
 fn lines(world: &World, log: &str) -> Vec<String> {
     let text = fs::read_to_string(world.path(log)).unwrap();
@@ -114,7 +133,9 @@ fn one_goes_on_under_another_name_with_all_that_is_mounted() {
         mounts.push(json!({ "destination": "/etc/one", "type": "bind", "source": "one",
                             "options": ["bind", "ro"] }));
     });
-    fs::create_dir(world.path("shared")).unwrap();
+    fs::create_dir_all(world.path("shared/below")).unwrap();
+    // What comes along with a mount of the host.
+    let along = Along::mount(world.path("shared/below"));
     fs::write(world.path("one"), "one\n").unwrap();
     // The image leads elsewhere.
     symlink("/tmp", world.path("rootfs/link")).unwrap();
@@ -129,12 +150,13 @@ fn one_goes_on_under_another_name_with_all_that_is_mounted() {
     saver.leave(&world, "second", &restore);
     goes_on(&world, "first", "second");
     assert_eq!(fs::read_to_string(world.path("pid")).unwrap(), world.pid("d").to_string());
-    let told = world.ok(&["exec", "d", "cat", "/tmp/data/new", "/etc/one"]);
-    assert_eq!(told, "new\none\n");
+    let told = world.ok(&["exec", "d", "cat", "/tmp/data/new", "/etc/one", "/tmp/data/below/in"]);
+    assert_eq!(told, "new\none\nin\n");
     assert!(world.ok(&["exec", "d", "ls", "/sys/fs/cgroup"]).contains("memory"));
     world.ok(&["kill", "d", "TERM"]);
     world.await_status("d", "stopped");
     world.ok(&["delete", "d"]);
+    drop(along);
 }
 
 #[test]

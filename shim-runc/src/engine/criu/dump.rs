@@ -7,7 +7,7 @@ use shim_protos::criu::{Opts, ReqType};
 
 use super::{
     Criu, Folder, JOINED, Subject, cgroups_mode, empty_namespaces,
-    mounts::{self, Table},
+    mounts::{Held, Table},
     streams::Names,
     swrk::{Heard, Line, Swrk, check},
 };
@@ -107,8 +107,10 @@ fn relative(parent: &Path) -> Result<String> {
 /// Names all that leads out of the container.
 fn leave_out(opts: &mut Opts, subject: &Subject<'_>, init: Pid, image: &Folder) -> Result<()> {
     let table = Table::of(init)?;
-    opts.external = mounts::held(&mounts::of(subject), init, &table)?;
+    let held = Held::of(subject, init, &table)?;
+    held.write(&image.path)?;
     let names = Names::of(init, &table)?;
+    opts.external = held.names;
     opts.external.extend(names.outer());
     for (kind, name, key) in JOINED {
         if subject.namespaces.path(kind).is_some() {

@@ -3,16 +3,20 @@
 //! They are known by their targets in the plan, which another plan of the same spec has, too. The
 //! image may have put a symlink on the way to one: CRIU wants the mount point, so that is looked up in
 //! the container.
+//!
+//! What is mounted below a mount of the host's comes along with it, and no plan knows of that: it is
+//! listed in a file beside the images.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use nix::errno::Errno;
-use shim_core::{Context, Result, model::Pid};
+use shim_core::{Context, Error, Result, model::Pid};
 
 use super::Subject;
 use crate::engine::{
@@ -23,6 +27,9 @@ use crate::engine::{
     wire::Text,
 };
 
+/// The list of those that came along.
+const FILE: &str = "mounts.json";
+
 /// A mount of the host's in a container, or one that may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outer {
@@ -30,6 +37,15 @@ pub(super) struct Outer {
     source: PathBuf,
     /// It may be a directory, which is covered by an empty one instead.
     is_mask: bool,
+}
+
+/// The mounts of the host's that a live container has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// All of them, for CRIU to leave out.
+    pub(super) names: Vec<String>,
+    /// Those that no plan knows.
+    along: Vec<String>,
 }
 
 /// The mounts of the host's in a container, by their targets in its plan.
@@ -63,28 +79,95 @@ pub(super) fn of(subject: &Subject<'_>) -> Outers {
     found.collect()
 }
 
-/// Names those that a live container has, for CRIU to leave out.
-///
-/// # Errors
-/// When the container can't be looked at.
-pub(super) fn held(outers: &Outers, init: Pid, table: &Table) -> Result<Vec<String>> {
-    let root = File::open(format!("/proc/{init}/root")).context("open the root filesystem")?;
-    let mut names = Vec::new();
-    for (target, outer) in outers {
-        if let Some(point) = table.point(root.as_fd(), target, outer.is_mask)? {
-            names.push(format!("mnt[{}]:{target}", point.display()));
+impl Held {
+    /// Looks at a live container, which was made by that plan.
+    ///
+    /// # Errors
+    /// When it can't be looked at.
+    pub(super) fn of(subject: &Subject<'_>, init: Pid, table: &Table) -> Result<Self> {
+        let root = File::open(format!("/proc/{init}/root")).context("open the root filesystem")?;
+        let outers = of(subject);
+        let mut held = Self::default();
+        // The points of all that the plan mounts, and the target of one of the host's.
+        let mut planned: BTreeMap<&Path, Option<&Text>> = BTreeMap::new();
+        for target in subject.plan.steps.iter().filter_map(target) {
+            let outer = outers.get_key_value(target);
+            let is_mask = outer.is_some_and(|(_, outer)| outer.is_mask);
+            let Some(point) = table.point(root.as_fd(), target, is_mask)? else { continue };
+            if let Some((target, _)) = outer {
+                held.names.push(name(point, target.as_path()));
+            }
+            planned.insert(point, outer.filter(|_| !is_mask).map(|(target, _)| target));
         }
+        for point in table.0.values().filter(|point| !planned.contains_key(point.as_path())) {
+            let below = point.ancestors().find_map(|above| Some((above, *planned.get(above)?)));
+            let Some((above, Some(target))) = below else { continue };
+            let Ok(rest) = point.strip_prefix(above) else { continue };
+            let target = target.as_path().join(rest);
+            held.names.push(name(point, &target));
+            held.along.push(target.to_string_lossy().into_owned());
+        }
+        Ok(held)
     }
-    Ok(names)
+
+    /// Writes the list beside the images, if there is anything to list.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(super) fn write(&self, image: &Path) -> Result<()> {
+        let path = image.join(FILE);
+        if self.along.is_empty() {
+            // An earlier checkpoint in the same place may have left one.
+            let _ = fs::remove_file(path);
+            return Ok(());
+        }
+        let written = fs::write(&path, serde_json::to_vec(&self.along)?);
+        written.with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// What CRIU knows a mount by.
+fn name(point: &Path, target: &Path) -> String {
+    format!("mnt[{}]:{}", point.display(), target.display())
+}
+
+/// Where a step mounts something.
+fn target(step: &Step) -> Option<&Text> {
+    match step {
+        Step::Mount { target, .. }
+        | Step::MountWhole { target, .. }
+        | Step::Bind { target, .. }
+        | Step::BindDevice { path: target, .. }
+        | Step::Mask { path: target, .. }
+        | Step::Protect { path: target } => Some(target),
+        _ => None,
+    }
 }
 
 /// Says what CRIU is to put where it has left something out.
-pub(super) fn given(outers: &Outers) -> Vec<String> {
-    let given = |(target, outer): (&Text, &Outer)| {
-        let source = outer.source.display();
-        format!("mnt[{target}]:{source}")
+///
+/// # Errors
+/// When the list beside the images makes no sense.
+pub(super) fn given(outers: &Outers, image: &Path) -> Result<Vec<String>> {
+    let mut given: Vec<_> =
+        outers.iter().map(|(target, outer)| name(target.as_path(), &outer.source)).collect();
+    let path = image.join(FILE);
+    let along: Vec<String> = match fs::read(&path) {
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("read {}", path.display()))?
+        }
+        // Most containers have none.
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(err) => return Err(Error::from(err).context(format!("read {}", path.display()))),
     };
-    outers.iter().map(given).collect()
+    for target in along.iter().map(Path::new) {
+        let sources = target.ancestors().filter_map(|above| {
+            let (_, outer) = outers.iter().find(|(target, _)| target.as_path() == above)?;
+            Some(outer.source.join(target.strip_prefix(above).ok()?))
+        });
+        given.extend(sources.take(1).map(|source| name(target, &source)));
+    }
+    Ok(given)
 }
 
 /// The mounts of a process: their points by their ids.

@@ -84,16 +84,16 @@ pub(crate) async fn restore(
         inherited = names.inherited();
     }
     join(subject, &mut files, &mut inherited)?;
-    // Until its exit is adopted, the init process is an orphan.
-    let hold = launcher.reaper().hold();
-    let swrk = Swrk::begin(criu, launcher.reaper(), files).await?;
     let work = Folder::make(asked.work)?;
     subject.describe(&mut opts, (&image, &work), LOG);
     opts.inherit_fd = inherited;
-    opts.external = mounts::given(&mounts::of(subject));
+    opts.external = mounts::given(&mounts::of(subject), &image.path)?;
     let mut root = CgroupRoot::new();
     root.path = Some(subject.cgroup.path().as_str().to_owned());
     opts.cg_root = vec![root];
+    // Until its exit is adopted, the init process is an orphan.
+    let hold = launcher.reaper().hold();
+    let swrk = Swrk::begin(criu, launcher.reaper(), files).await?;
     let mut talk = Talk { line: &swrk.line, asked: &asked, launcher, init: None, terminal: None };
     let done = talk.until_restored(opts).await;
     let Talk { init, terminal, .. } = talk;
