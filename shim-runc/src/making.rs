@@ -1,27 +1,26 @@
 //! The making of a container: from a spec to an init process that waits for its start.
 
-use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
-};
+mod checkpoint;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::{
     sys::stat::{SFlag, fstat},
     unistd::{Gid, Uid, fchown},
 };
-use oci_spec::runtime::{Process as OciProcess, Spec};
+use oci_spec::runtime::Spec;
 use shim_core::{
-    Checkpoint, Context, Process, Result, Streams,
-    linux::Reaper,
+    Context, Process, Result, Streams,
     model::{Bundle, Pid},
 };
 
+pub(crate) use self::checkpoint::Restored;
 use crate::{
     ahead::{Begun, First},
     container::{NativeContainer, Parts},
     engine::{
         cgroup::{Cgroup, CgroupPath, Mode},
-        criu::{self, Allowed, Criu, Extra, Restoring, Saving, Subject},
+        criu::Criu,
         doors::Doors,
         files::Given,
         hooks::Hooked,
@@ -40,9 +39,6 @@ use crate::{
 
 /// The annotation that runc's callers name a file of settings for CRIU by.
 pub(crate) const CRIU_CONFIG: &str = "org.criu.config";
-/// Where CRIU works, in a bundle.
-const SCRATCH: &str = "criu";
-
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
     /// The container's id.
@@ -77,17 +73,6 @@ impl Origin {
     pub(crate) fn bundle(&self) -> &Bundle {
         &self.bundle
     }
-}
-
-/// How a container is to be restored.
-pub(crate) struct Restored<'a> {
-    pub(crate) image: &'a Path,
-    /// Where CRIU works; nothing is a directory of the bundle.
-    pub(crate) work: Option<&'a Path>,
-    pub(crate) streams: &'a Streams,
-    pub(crate) allowed: &'a Allowed,
-    /// Its processes are confined by this, whatever the spec says.
-    pub(crate) lsm_profile: Option<&'a str>,
 }
 
 /// What the init process gets from its maker.
@@ -164,24 +149,6 @@ impl Draft {
         }))
     }
 
-    /// Plans a container once more that is there already.
-    ///
-    /// # Errors
-    /// As [`Self::of`]: its spec may have been changed.
-    pub(crate) fn again(origin: &Origin, spec: Box<Spec>, cgroup: &Cgroup) -> Result<Box<Self>> {
-        let wanted = Wanted {
-            id: &origin.id,
-            bundle: &origin.bundle,
-            spec,
-            cgroup: cgroup.path().clone(),
-            choices: Choices::default(),
-            has_keyring: false,
-            owner: Owner::default(),
-            criu: origin.criu.clone(),
-        };
-        Self::of(wanted, &Cache::default())
-    }
-
     /// Lays the ground for the container, with a record of it in a directory.
     ///
     /// # Errors
@@ -252,91 +219,6 @@ impl Draft {
         }
     }
 
-    /// Saves the container, which lives: its init process and those below.
-    ///
-    /// # Errors
-    /// Why it was not saved. It lives on, and is as frozen as it was.
-    pub(crate) async fn save(
-        &self,
-        reaper: &Reaper,
-        init: Pid,
-        asked: &Checkpoint,
-        extra: Extra,
-    ) -> Result<()> {
-        let was_frozen = self.cgroup.frozen().unwrap_or(false);
-        let scratch = &self.origin.bundle.path().join(SCRATCH);
-        let saving = Saving { asked, extra, scratch };
-        let saved = criu::dump(&self.subject(), &self.origin.criu, reaper, init, saving).await;
-        if saved.is_err() && !was_frozen {
-            // One that was ended itself leaves them frozen.
-            self.cgroup.thaw()?;
-        }
-        saved
-    }
-
-    /// Restores the container, on its ground.
-    ///
-    /// # Errors
-    /// What went wrong; nothing is left, the ground neither.
-    pub(crate) async fn restore(
-        self: Box<Self>,
-        ground: Ground,
-        launcher: &Launcher,
-        from: Restored<'_>,
-        told: impl FnOnce(Pid) -> Result<()>,
-    ) -> Result<Made> {
-        let restored = self.restore_on(&ground, launcher, from).await;
-        let restored = restored.and_then(|launched| {
-            ground.born(launched.pid).and_then(|()| told(launched.pid)).map(|()| launched)
-        });
-        match restored {
-            Ok(launched) => {
-                let oom = OomWatch::of_live(ground.cgroup());
-                Ok(self.stand(launcher, launched, oom))
-            }
-            Err(err) => {
-                if let Err(left) = self.cgroup.kill() {
-                    log::warn!("end what was restored by halves: {left:#}");
-                }
-                ground.abandon().await;
-                self.after_failure(launcher).await;
-                Err(err)
-            }
-        }
-    }
-
-    async fn restore_on(
-        &self,
-        ground: &Ground,
-        launcher: &Launcher,
-        from: Restored<'_>,
-    ) -> Result<Launched> {
-        streams(from.streams, self.owner)?;
-        // The limits are set by that; nobody has to join.
-        ground.tasks()?;
-        let profile = self.spec.process().as_ref().and_then(lsm_profile);
-        let scratch = self.origin.bundle.path().join(SCRATCH);
-        let restoring = Restoring {
-            image: from.image,
-            work: from.work.unwrap_or(&scratch),
-            streams: from.streams,
-            allowed: from.allowed,
-            lsm_profile: from.lsm_profile.or(profile.as_deref()),
-            hooked: self.hooked.as_ref(),
-        };
-        criu::restore(&self.subject(), &self.origin.criu, launcher, restoring).await
-    }
-
-    fn subject(&self) -> Subject<'_> {
-        let annotations = self.spec.annotations().as_ref();
-        Subject {
-            plan: &self.plan,
-            namespaces: &self.namespaces,
-            cgroup: &self.cgroup,
-            config: annotations.and_then(|all| all.get(CRIU_CONFIG)).map(String::as_str),
-        }
-    }
-
     /// Hooks that set something up may have run.
     async fn after_failure(&self, launcher: &Launcher) {
         if let Some(hooked) = &self.hooked {
@@ -385,15 +267,6 @@ pub(crate) fn shared(
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
     let inherited = Inherited::of(spec, filter, has_apparmor(), keyring)?;
     Ok((namespaces, inherited))
-}
-
-/// What confines a process, in CRIU's words.
-fn lsm_profile(process: &OciProcess) -> Option<String> {
-    let named = |kind: &str, name: &Option<String>| {
-        name.as_deref().filter(|name| !name.is_empty()).map(|name| format!("{kind}:{name}"))
-    };
-    named("apparmor", process.apparmor_profile())
-        .or_else(|| named("selinux", process.selinux_label()))
 }
 
 /// Who the ends of pipes belong to, so that a program may open them again by `/dev/stdout`.
