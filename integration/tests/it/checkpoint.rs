@@ -1,7 +1,7 @@
 //! Containers that are saved, and go on from there: by CRIU.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +44,7 @@ const COUNTER: [&str; 3] = ["sh", "-c", "i=0; while :; do echo $i; i=$((i + 1));
 /// takes a place for a checkpoint. Dropped, it takes what CRIU has learned of the kernel with it.
 struct Place<'a> {
     lane: &'a Lane,
+    criu: PathBuf,
     folder: Folder,
     daemon: Daemon,
 }
@@ -62,7 +63,7 @@ impl<'a> Place<'a> {
         path.extend(env::split_paths("/usr/sbin:/usr/bin:/sbin:/bin"));
         let path = env::join_paths(path)?.into_string().ok().context("an odd path")?;
         let daemon = lane.own_daemon_with(&[("PATH", path.leak())])?;
-        Ok(Self { lane, folder, daemon })
+        Ok(Self { lane, criu, folder, daemon })
     }
 
     fn talk<T>(&self, talk: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
@@ -454,6 +455,7 @@ fn another_runtime_saves_and_restores(lane: &Lane) -> Result<()> {
     let binary = Store::open().unpacked(Deb::RUNC)?.join("usr/sbin/runc");
     let options = runc::Options {
         binary_name: binary.display().to_string(),
+        criu_path: place.criu.display().to_string(),
         root: first.folder.join("state"),
         ..Default::default()
     };
