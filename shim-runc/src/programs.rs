@@ -76,6 +76,10 @@ impl Unwanted {
         Self(pid)
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        self.0
+    }
+
     /// From here on the number may be another process's.
     pub(crate) fn has_ended(self) {
         mem::forget(self);

@@ -8,7 +8,7 @@ use shim_core::{
     linux::signal_pidfd,
     model::{Pid, Signal},
 };
-use shim_protos::criu::{CgroupRoot, InheritFd, Opts, ReqType};
+use shim_protos::criu::{CgroupMode, CgroupRoot, InheritFd, Opts, ReqType};
 
 use super::{
     Criu, Folder, JOINED, Subject, cgroups_mode, empty_namespaces, mounts,
@@ -94,8 +94,13 @@ pub(crate) async fn restore(
     // Until its exit is adopted, the init process is an orphan.
     let hold = launcher.reaper().hold();
     let swrk = Swrk::begin(criu, launcher.reaper(), files).await?;
+    let ignores = opts.manage_cgroups_mode == Some(CgroupMode::IGNORE.into());
+    let joined = if ignores { swrk.join(subject.cgroup) } else { Ok(()) };
     let mut talk = Talk { line: &swrk.line, asked: &asked, launcher, init: None, terminal: None };
-    let done = talk.until_restored(opts).await;
+    let done = match joined {
+        Ok(()) => talk.until_restored(opts).await,
+        Err(err) => Err(err.context("join the cgroup")),
+    };
     let Talk { init, terminal, .. } = talk;
     let done = swrk.conclude(done, &work.path.join(LOG)).await;
     let adopted = done.and_then(|pid| Ok((pid, hold.adopt_orphan(pid)?)));

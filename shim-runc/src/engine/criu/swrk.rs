@@ -1,6 +1,11 @@
 //! One run of CRIU: it is given a socket, asked, and ends with its answer.
 
-use std::{ffi::CString, fs::File, os::fd::OwnedFd, path::Path};
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    os::fd::OwnedFd,
+    path::Path,
+};
 
 use nix::errno::Errno;
 use shim_core::{
@@ -17,6 +22,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use super::{Criu, log};
 use crate::{
     engine::{
+        cgroup::Cgroup,
         hooks::{memory, printed},
         launch::socket_pair,
         stem::ready,
@@ -150,6 +156,21 @@ impl Swrk {
                 Err(Error::new(Kind::Unsupported, format!("criu does not work here: {how}")))
             }
         }
+    }
+
+    /// Has it join a cgroup: what it makes is born there.
+    ///
+    /// # Errors
+    /// The hierarchy that it could not join.
+    pub(super) fn join(&self, cgroup: &Cgroup) -> Result<()> {
+        for directory in cgroup.directories() {
+            // Not by `tasks`, as a process of one thread does for itself; the wait is nothing beside
+            // what is to come.
+            let path = directory.path.join("cgroup.procs");
+            let joined = fs::write(&path, self.unwanted.pid().to_string());
+            joined.with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Waits until it has ended, which it does without the socket, and tells how.
