@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::empty::Empty;
-use protobuf::{EnumOrUnknown, MessageField};
+use protobuf::{EnumOrUnknown, Message, MessageField};
 use serde_json::Value;
+use shim_protos::runc::CheckpointOptions;
 use tokio::time::timeout;
 
 use crate::events::{Events, MARK};
@@ -108,6 +109,12 @@ impl Client {
         })
     }
 
+    /// The same client, whose containers are made with another runtime.
+    #[must_use]
+    pub fn with_runtime(self, runtime: &str) -> Self {
+        Self { runtime: runtime.to_owned(), ..self }
+    }
+
     /// A client with a connection of its own to the same daemon.
     ///
     /// # Errors
@@ -157,16 +164,39 @@ impl Client {
     /// # Errors
     /// See [`Self::create_container`].
     pub async fn create(&self, id: &str, rootfs: &[m::Mount], streams: &Streams) -> Result<u32> {
+        let request = m::CreateTaskRequest { rootfs: rootfs.to_vec(), ..Default::default() };
+        self.create_with(id, request, streams).await
+    }
+
+    /// The same with more in the request. One that is to be restored has no process yet.
+    ///
+    /// # Errors
+    /// See [`Self::create_container`].
+    pub async fn create_with(
+        &self,
+        id: &str,
+        request: m::CreateTaskRequest,
+        streams: &Streams,
+    ) -> Result<u32> {
         let Streams { stdin, stdout, stderr } = streams.clone();
-        let request = m::CreateTaskRequest {
+        let container_id = id.to_owned();
+        let request = m::CreateTaskRequest { container_id, stdin, stdout, stderr, ..request };
+        Ok(self.task::<m::CreateTaskResponse>("Create", &request).await?.pid)
+    }
+
+    /// Saves a task.
+    ///
+    /// # Errors
+    /// See [`Self::create_container`].
+    pub async fn checkpoint(&self, id: &str, options: &CheckpointOptions) -> Result<()> {
+        let type_url = "containerd.runc.v1.CheckpointOptions".to_owned();
+        let options = Any { type_url, value: options.write_to_bytes()?, ..Default::default() };
+        let request = m::CheckpointTaskRequest {
             container_id: id.to_owned(),
-            rootfs: rootfs.to_vec(),
-            stdin,
-            stdout,
-            stderr,
+            options: Some(options).into(),
             ..Default::default()
         };
-        Ok(self.task::<m::CreateTaskResponse>("Create", &request).await?.pid)
+        self.task::<Empty>("Checkpoint", &request).await.map(drop)
     }
 
     /// Adds a process to a task: `process` is the OCI spec's.
@@ -332,11 +362,7 @@ impl Client {
         }
     }
 
-    async fn task<R: protobuf::Message>(
-        &self,
-        method: &str,
-        request: &impl protobuf::Message,
-    ) -> Result<R> {
+    async fn task<R: Message>(&self, method: &str, request: &impl Message) -> Result<R> {
         self.channel.call(&format!("{TASKS}/{method}"), request).await
     }
 }

@@ -36,6 +36,9 @@ impl Event {
             "oom" | MARK => read(bytes, |e: e::TaskOOM| (e.container_id, String::new(), 0, 0)),
             "paused" => read(bytes, |e: e::TaskPaused| (e.container_id, String::new(), 0, 0)),
             "resumed" => read(bytes, |e: e::TaskResumed| (e.container_id, String::new(), 0, 0)),
+            "checkpointed" => {
+                read(bytes, |e: e::TaskCheckpointed| (e.container_id, String::new(), 0, 0))
+            }
             "exec-added" => read(bytes, |e: e::TaskExecAdded| (e.container_id, e.exec_id, 0, 0)),
             "exec-started" => {
                 read(bytes, |e: e::TaskExecStarted| (e.container_id, e.exec_id, e.pid, 0))

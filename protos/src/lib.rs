@@ -109,5 +109,10 @@ pub mod cgroups_v2 {
     pub use crate::generated::cgroups_v2::*;
 }
 
+/// CRIU's requests and answers: how processes are saved and restored. No interface of containerd's.
+pub mod criu {
+    pub use crate::generated::criu::*;
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,14 @@
 //! The backend: what becomes a container, and what is left of one.
 
-use std::sync::{Mutex, MutexGuard};
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard},
+};
 
 use async_trait::async_trait;
 use oci_spec::runtime::Spec;
 use shim_core::{
-    Backend, Coming, Container, Create, Created, Error, Host, Kind, Result, Streams,
+    Backend, Coming, Container, Create, Created, Error, Host, Init, Kind, Result, Streams,
     model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
 };
 
@@ -13,6 +16,7 @@ use crate::{
     ahead::Ahead,
     engine::{
         cgroup::{Cgroup, Place},
+        criu::Criu,
         launch::Launcher,
         plan::Choices,
         seccomp::Cache,
@@ -21,7 +25,9 @@ use crate::{
     external, features,
     making::{Draft, Making, Owner, Wanted},
     options::Options,
-    record, spec,
+    record,
+    saved::{Saved, SavedContainer},
+    spec,
 };
 
 /// Makes containers by itself.
@@ -111,6 +117,12 @@ impl Backend for NativeBackend {
             // In a box of its own: others' creation is not to carry the weight of it.
             return Box::pin(external::create(options, asked, request)).await;
         }
+        if let Ok(options) = &options
+            && let Some(image) = request.checkpoint.clone().or(options.criu_image_path.clone())
+        {
+            self.abandon(&request.id).await;
+            return self.saved(request, options, image);
+        }
         let ahead = match self.begun(&request.id) {
             Some(ahead) => {
                 let driver = options.as_ref().map(|options| options.driver).unwrap_or_default();
@@ -153,6 +165,25 @@ impl NativeBackend {
         self.ahead.lock().expect("nobody panics with it locked")
     }
 
+    /// Plans a container that is restored when it is started.
+    fn saved(
+        &self,
+        request: Create,
+        options: &Options,
+        image: PathBuf,
+    ) -> Result<Created<Box<dyn Container>>> {
+        let (ready, draft) = self.draft(&request, options, None)?;
+        let saved = Saved {
+            draft,
+            launcher: ready.launcher.clone(),
+            bundle: request.bundle,
+            streams: request.streams,
+            image,
+            work: options.criu_work_path.clone(),
+        };
+        Ok(Created { container: Box::new(SavedContainer::new(saved)), init: Init::AtStart })
+    }
+
     /// Plans a container, by a spec that may have been read before.
     fn draft(
         &self,
@@ -160,9 +191,6 @@ impl NativeBackend {
         options: &Options,
         spec: Option<Box<Spec>>,
     ) -> Result<(&Ready, Box<Draft>)> {
-        if request.checkpoint.is_some() {
-            return Err(Error::unsupported("restoring a checkpoint"));
-        }
         let ready = self.ready.as_ref();
         let ready =
             ready.ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))?;
@@ -182,6 +210,7 @@ impl NativeBackend {
             },
             has_keyring: !options.no_new_keyring,
             owner: Owner::chosen(options),
+            criu: Criu::of(&options.criu_path),
         };
         Ok((ready, Draft::of(wanted, &self.filters)?))
     }

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use shim_core::{
-    Container, Context, Error, Exec, Kind, Process, Result, Streams, Target, Update,
+    Checkpoint, Container, Context, Error, Exec, Kind, Process, Result, Streams, Target, Update,
     backend::ExitFuture,
     linux::{open_pid, signal_pidfd},
     model::{ExecId, Pid, Signal, Stats},
@@ -20,6 +20,7 @@ use shim_core::{
 use crate::{
     engine::{
         cgroup::Cgroup,
+        criu::Extra,
         files::Given,
         hooks::Hooked,
         launch::{Launched, Launcher},
@@ -27,7 +28,8 @@ use crate::{
         plan::{Choices, Inherited, Namespaces, Plan},
         talk::Gate,
     },
-    making::{self, Owner},
+    making::{self, Draft, Origin, Owner},
+    spec,
 };
 
 /// A container that the engine has made.
@@ -47,6 +49,7 @@ pub(crate) struct NativeContainer {
     execs: Arc<Mutex<HashMap<ExecId, OwnedFd>>>,
     oom: OomWatch,
     paused: AtomicBool,
+    origin: Origin,
 }
 
 /// What a container is made of.
@@ -61,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) pidfd: OwnedFd,
     pub(crate) gate: Option<Gate>,
     pub(crate) oom: OomWatch,
+    pub(crate) origin: Origin,
 }
 
 impl NativeContainer {
@@ -78,6 +82,7 @@ impl NativeContainer {
             execs: Arc::default(),
             oom: parts.oom,
             paused: AtomicBool::new(false),
+            origin: parts.origin,
         }
     }
 
@@ -190,6 +195,13 @@ impl Container for NativeContainer {
             Some(resources) => self.cgroup.update(resources).await,
             None => Ok(()),
         }
+    }
+
+    async fn checkpoint(&self, request: &Checkpoint) -> Result<()> {
+        let spec = spec::read(self.origin.bundle())?;
+        let draft = Draft::again(&self.origin, spec, &self.cgroup)?;
+        let saved = draft.save(self.launcher.reaper(), self.pid, request, Extra::default());
+        Box::pin(saved).await
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -18,6 +18,8 @@ fn features() -> Value {
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],
         "mountOptions": MOUNT_OPTIONS.as_slice(),
+        // It names a file of the host that a program with all privileges reads.
+        "potentiallyUnsafeConfigAnnotations": [crate::making::CRIU_CONFIG],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": crate::engine::plan::capabilities(),
@@ -144,5 +146,7 @@ mod tests {
         // Readers of the document know nothing of a field that the spec's types don't have.
         let known: oci_spec::runtime::Features = serde_json::from_value(features).unwrap();
         assert_eq!(known.oci_version_max(), "1.3.0");
+        let unsafe_ones = known.potentially_unsafe_config_annotations().as_deref();
+        assert_eq!(unsafe_ones.map(<[_]>::len), Some(1));
     }
 }

@@ -16,12 +16,14 @@ pub mod fuzzing;
 mod ground;
 mod making;
 mod options;
+mod programs;
 mod record;
 #[cfg(test)]
 #[path = "../../shim-core/src/fuzzing/replay.rs"]
 mod replay;
 mod rootless;
 pub mod runtime;
+mod saved;
 mod spec;
 
 pub use backend::NativeBackend;

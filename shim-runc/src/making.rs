@@ -1,5 +1,7 @@
 //! The making of a container: from a spec to an init process that waits for its start.
 
+mod checkpoint;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::{
@@ -13,12 +15,14 @@ use shim_core::{
     model::{Bundle, Pid},
 };
 
+pub(crate) use self::checkpoint::Restored;
 use crate::{
     ahead::{Begun, First},
     container::{NativeContainer, Parts},
     engine::{
         agent::Agent,
         cgroup::{Cgroup, Mode, Place},
+        criu::Criu,
         doors::Doors,
         files::Given,
         hooks::Hooked,
@@ -37,6 +41,8 @@ use crate::{
     rootless, spec,
 };
 
+/// The annotation that runc's callers name a file of settings for CRIU by.
+pub(crate) const CRIU_CONFIG: &str = "org.criu.config";
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
     /// The container's id.
@@ -50,6 +56,27 @@ pub(crate) struct Wanted<'a> {
     pub(crate) has_keyring: bool,
     /// Who the ends of pipes belong to; the process's user where nothing is chosen.
     pub(crate) owner: Owner,
+    /// What saves and restores its processes.
+    pub(crate) criu: Criu,
+}
+
+/// What a container was made from, for a draft like the first one.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    id: Box<str>,
+    bundle: Bundle,
+    criu: Criu,
+}
+
+impl Origin {
+    pub(crate) fn new(id: &str, bundle: &Bundle, criu: Criu) -> Self {
+        Self { id: id.into(), bundle: bundle.clone(), criu }
+    }
+
+    /// Where its spec is.
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
 }
 
 /// What the init process gets from its maker.
@@ -80,6 +107,7 @@ pub(crate) struct Draft {
     inherited: Inherited,
     hooked: Option<Hooked>,
     cgroup: Cgroup,
+    origin: Origin,
 }
 
 impl Draft {
@@ -88,7 +116,7 @@ impl Draft {
     /// # Errors
     /// What makes no sense, or is not offered.
     pub(crate) fn of(wanted: Wanted<'_>, filters: &Cache) -> Result<Box<Self>> {
-        let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
+        let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner, criu } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
         let (namespaces, inherited) = shared(&spec, id, bundle, has_keyring, filters)?;
@@ -111,7 +139,18 @@ impl Draft {
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let uid = owner.uid.or(namespaces.outside(&spec, uid));
         let owner = Owner { uid, ..owner };
-        Ok(Box::new(Self { plan, choices, owner, spec, namespaces, inherited, hooked, cgroup }))
+        let origin = Origin::new(id, bundle, criu);
+        Ok(Box::new(Self {
+            plan,
+            choices,
+            owner,
+            spec,
+            namespaces,
+            inherited,
+            hooked,
+            cgroup,
+            origin,
+        }))
     }
 
     /// Lays the ground for the container, with a record of it in a directory.
@@ -179,13 +218,17 @@ impl Draft {
             Ok(launched) => Ok(self.stand(launcher, launched, oom)),
             Err(err) => {
                 ground.undo();
-                // Hooks that set something up may have run.
-                if let Some(hooked) = &self.hooked {
-                    let poststop = &hooked.hooks.poststop;
-                    hooked.run_all(launcher, poststop, "stopped", None).await;
-                }
+                self.after_failure(launcher).await;
                 Err(err)
             }
+        }
+    }
+
+    /// Hooks that set something up may have run.
+    async fn after_failure(&self, launcher: &Launcher) {
+        if let Some(hooked) = &self.hooked {
+            let poststop = &hooked.hooks.poststop;
+            hooked.run_all(launcher, poststop, "stopped", None).await;
         }
     }
 
@@ -193,7 +236,7 @@ impl Draft {
     fn stand(self: Box<Self>, launcher: &Launcher, launched: Launched, oom: OomWatch) -> Made {
         let Launched { pid, pidfd, exit, terminal, gate } = launched;
         let rest = (self.choices.starter == Starter::Other).then(|| Rest::of(&self.plan));
-        let Self { cgroup, namespaces, inherited, hooked, owner, .. } = *self;
+        let Self { cgroup, namespaces, inherited, hooked, owner, origin, .. } = *self;
         let own_pids = namespaces.is_new(libc::CLONE_NEWPID);
         let container = NativeContainer::new(Parts {
             launcher: launcher.clone(),
@@ -206,6 +249,7 @@ impl Draft {
             pidfd,
             gate,
             oom,
+            origin,
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
         Made { container, init: Process { pid, exit, terminal }, rest }

@@ -5,6 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
 };
 
 use serde::Deserialize;
@@ -35,6 +36,12 @@ pub(crate) struct Options {
     pub(crate) io_gid: u32,
     /// Who makes the cgroup.
     pub(crate) driver: Driver,
+    /// Saves and restores processes; empty for the one in `PATH`.
+    pub(crate) criu_path: String,
+    /// The checkpoint to restore, where the request names none.
+    pub(crate) criu_image_path: Option<PathBuf>,
+    /// Where CRIU works while it restores.
+    pub(crate) criu_work_path: Option<PathBuf>,
     /// The runtime that is to make the container.
     pub(crate) external: Option<Box<Asked>>,
 }
@@ -107,27 +114,28 @@ impl Options {
     fn of(options: Toml) -> Result<Self> {
         options.sharing()?;
         // What only another runtime can do.
-        if !options.criu_image_path.is_empty() && options.binary_name.is_empty() {
-            let what = "option CriuImagePath: checkpoints can't be restored";
-            return Err(Error::new(Kind::Unsupported, what));
-        }
-        let Toml { no_pivot_root, no_new_keyring, io_uid, io_gid, .. } = options;
-        let driver = if options.systemd_cgroup { Driver::Systemd } else { Driver::Files };
-        let external = options.external().map(Box::new);
-        Ok(Self { no_pivot_root, no_new_keyring, io_uid, io_gid, driver, external })
+        let path = |path: &str| (!path.is_empty()).then(|| path.into());
+        Ok(Self {
+            no_pivot_root: options.no_pivot_root,
+            no_new_keyring: options.no_new_keyring,
+            io_uid: options.io_uid,
+            io_gid: options.io_gid,
+            driver: if options.systemd_cgroup { Driver::Systemd } else { Driver::Files },
+            criu_path: options.criu_path.clone(),
+            criu_image_path: path(&options.criu_image_path),
+            criu_work_path: path(&options.criu_work_path),
+            external: options.external().map(Box::new),
+        })
     }
 }
 
 impl Toml {
     fn external(self) -> Option<Asked> {
-        let path = |path: String| (!path.is_empty()).then(|| path.into());
-        (!self.binary_name.is_empty()).then(|| Asked {
+        (!self.binary_name.is_empty()).then_some(Asked {
             binary_name: self.binary_name,
             root: self.root,
             systemd_cgroup: self.systemd_cgroup,
             criu_path: self.criu_path,
-            criu_image_path: path(self.criu_image_path),
-            criu_work_path: path(self.criu_work_path),
         })
     }
 
@@ -314,13 +322,14 @@ mod tests {
             root: "/run/x".to_owned(),
             systemd_cgroup: true,
             criu_path: "/criu".to_owned(),
-            criu_image_path: Some("/image".into()),
-            criu_work_path: Some("/work".into()),
         };
         let body = "BinaryName = \"crun\"\nRoot = \"/run/x\"\nSystemdCgroup = true\n\
                     CriuPath = \"/criu\"\nCriuImagePath = \"/image\"\nCriuWorkPath = \"/work\"\n\
                     TaskApiAddress = \"unix:///x\"\nTaskApiVersion = 3\n";
-        assert_eq!(generic(body).unwrap().external.as_deref(), Some(&asked));
+        let options = generic(body).unwrap();
+        assert_eq!(options.external.as_deref(), Some(&asked));
+        assert_eq!(options.criu_image_path.as_deref(), Some("/image".as_ref()));
+        assert_eq!(options.criu_work_path.as_deref(), Some("/work".as_ref()));
         let mut message = runc::Options::new();
         (message.binary_name, message.root) = ("crun".into(), "/run/x".into());
         (message.systemd_cgroup, message.criu_path) = (true, "/criu".into());
@@ -328,6 +337,7 @@ mod tests {
         let (type_url, value) = (RUNC.to_owned(), message.write_to_bytes().unwrap());
         let options = Options::parse(Some(&RuntimeOptions { type_url, value })).unwrap();
         assert_eq!(options.external.as_deref(), Some(&asked));
+        assert_eq!(options.criu_image_path.as_deref(), Some("/image".as_ref()));
         assert_eq!(generic("Root = \"/run/x\"").unwrap().external, None);
     }
 
@@ -345,8 +355,6 @@ mod tests {
 
     #[test]
     fn what_is_not_offered_is_refused() {
-        let body = "CriuImagePath = \"/image\"";
-        assert_eq!(generic(body).unwrap_err().kind(), Kind::Unsupported);
         assert_eq!(
             generic("SystemdCgroup = false\nBinaryName = \"\"").unwrap(),
             Options::default()

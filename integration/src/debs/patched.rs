@@ -1,4 +1,4 @@
-//! Runtimes of other suites than the machine's own.
+//! Programs of other suites than the machine's own: runtimes, and CRIU.
 //!
 //! They are built for a C library that Debian 12 lacks, or for libraries that a small machine lacks, so
 //! each is patched to find those of its own suite. Starting it through that suite's loader would not
@@ -54,6 +54,36 @@ impl Patched {
         path: "usr/bin/crun",
         libc: &[],
         libraries: &["libyajl2"],
+    };
+    /// CRIU 4.2, which saves and restores processes: the first that works on kernels of today.
+    pub const CRIU: Self = Self {
+        name: "criu",
+        package: "criu",
+        suite: Suite::Forky,
+        path: "usr/sbin/criu",
+        libc: &["libc6"],
+        libraries: &[
+            "libbsd0",
+            "libffi8",
+            "libgmp10",
+            "libgnutls30t64",
+            "libhogweed6t64",
+            "libidn2-0",
+            "libjansson4",
+            "libmd0",
+            "libmnl0",
+            "libnet9",
+            "libnettle8t64",
+            "libnftables1",
+            "libnftnl11",
+            "libnl-3-200",
+            "libp11-kit0",
+            "libprotobuf-c1",
+            "libtasn1-6",
+            "libunistring5",
+            "libuuid1",
+            "libxtables12",
+        ],
     };
     /// runc 1.3.
     pub const RUNC: Self = Self {

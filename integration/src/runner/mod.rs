@@ -118,7 +118,7 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
         let debs: Vec<_> = lanes.iter().flat_map(|(engine, _)| needed(*engine)).collect();
         // Lanes that have all they need run nevertheless.
         let fetched = Store::open().fetch(&debs);
-        fetch_runtimes(&lanes);
+        fetch_programs(&lanes);
         let lanes = Mutex::new(lanes);
         thread::scope(|scope| {
             for _ in 0..args.threads {
@@ -140,14 +140,17 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
     Ok(total.close())
 }
 
-/// Fetches the runtimes that some tests drive; those skip what did not come.
-fn fetch_runtimes(lanes: &VecDeque<(Engine, Vec<String>)>) {
+/// Fetches the programs that some tests drive; those skip what did not come.
+fn fetch_programs(lanes: &VecDeque<(Engine, Vec<String>)>) {
     let store = Store::open();
-    if lanes.iter().flat_map(|(_, names)| names).any(|name| name.contains("external::")) {
-        let fetched = Patched::CRUN.fetch(&store).and(store.fetch(&[Deb::RUNSC]));
-        if let Err(error) = fetched {
-            say(&format!("note: {error:#}"));
-        }
+    let has = |part| lanes.iter().flat_map(|(_, names)| names).any(|name| name.contains(part));
+    let runtimes = || Patched::CRUN.fetch(&store).and(store.fetch(&[Deb::RUNSC]));
+    let fetched = [
+        if has("external::") { runtimes() } else { Ok(()) },
+        if has("checkpoint::") { Patched::CRIU.fetch(&store).map(drop) } else { Ok(()) },
+    ];
+    for error in fetched.into_iter().filter_map(Result::err) {
+        say(&format!("note: {error:#}"));
     }
 }
 

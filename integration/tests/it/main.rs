@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod checkpoint;
 mod confinement;
 mod crowd;
 mod death;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         external::runc::TESTS,
         external::crun::TESTS,
         external::runsc::TESTS,
+        checkpoint::TESTS,
         crowd::TESTS,
         death::TESTS,
         systemd::TESTS,

@@ -42,7 +42,7 @@ pub struct Program {
     pub environment: Vec<CString>,
     /// Its working directory.
     pub directory: CString,
-    /// Standard input, output and error, and up to three more; each is given its place's number.
+    /// Standard input, output and error, and up to seven more; each is given its place's number.
     pub streams: Vec<OwnedFd>,
     /// Whether standard input is to be the controlling terminal.
     pub terminal: bool,

@@ -36,7 +36,7 @@ pub(crate) enum Child<'fd> {
 /// Above every number that a child is given, so that no dup2 closes what the next one needs.
 const ASIDE: i32 = 64;
 /// How many descriptors a gated child can be given.
-const MOST_STREAMS: usize = 6;
+const MOST_STREAMS: usize = 10;
 
 /// Looks for an ended child and leaves it there, waitid(2) with `WNOWAIT`.
 pub(crate) fn peek(child: Child<'_>) -> io::Result<Option<Ended>> {

@@ -155,7 +155,11 @@ fn device(path: &Path, kind: u32, number: u64) -> Result<OwnedFd> {
         if found.st_mode & kinds != kind || found.st_rdev != number {
             return Err(Errno::ENODEV);
         }
-        sys::clone_tree(device.as_fd(), c"", Reach::Top)
+        let mount = sys::clone_tree(device.as_fd(), c"", Reach::Top)?;
+        // A peer of the host's would show the host what is mounted over it in the container.
+        let private = MountChange { propagation: libc::MS_PRIVATE, ..MountChange::default() };
+        sys::change_mount(mount.as_fd(), Reach::Top, &private)?;
+        Ok(mount)
     };
     open().with_context(|| format!("open device {}", path.display()))
 }

@@ -21,6 +21,7 @@ use super::{
     plan::{Hook, Hooks},
     wire::Text,
 };
+use crate::programs::ending;
 
 /// How much of what a failed hook printed goes into the error.
 const PRINTED: u64 = 1024;
@@ -112,13 +113,10 @@ impl Hooked {
             exit.await;
             return Err(Error::new(Kind::TimedOut, format!("no end after {limit:?}")));
         };
-        let how = match ended.status {
-            ExitStatus::Code(0) => return Ok(()),
-            ExitStatus::Code(code) => format!("exit status {code}"),
-            ExitStatus::Signal(signal) => format!("killed by signal {}", signal.number()),
-            ExitStatus::Unknown => "its end was lost".to_owned(),
-        };
-        Err(Error::other(how + &printed(output)))
+        if ended.status == ExitStatus::Code(0) {
+            return Ok(());
+        }
+        Err(Error::other(ending(ended.status) + &printed(output)))
     }
 }
 

@@ -122,6 +122,11 @@ impl Launcher {
         Self { stem, reaper }
     }
 
+    /// Collects the exits of what it makes.
+    pub(crate) fn reaper(&self) -> &Reaper {
+        &self.reaper
+    }
+
     /// Has the stem begin, which takes as long as a plan does.
     pub(crate) async fn warm_up(&self) {
         self.stem.grow().await;
@@ -345,7 +350,7 @@ fn sealed(bytes: &[u8]) -> Result<OwnedFd> {
 }
 
 /// A socket for one child: our end is for the runtime, the child's blocks.
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+pub(super) fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     let make = || -> sys::Result<(OwnedFd, OwnedFd)> {
         let kind = SockType::SeqPacket;
         let flags = SockFlag::SOCK_CLOEXEC;

@@ -6,6 +6,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod cgroup;
+pub(crate) mod criu;
 #[cfg(test)]
 pub(crate) mod dice;
 pub(crate) mod doors;
@@ -14,6 +15,7 @@ pub(crate) mod files;
 pub(crate) mod hooks;
 mod identity;
 pub(crate) mod launch;
+mod mountinfo;
 mod net;
 pub(crate) mod oom;
 pub(crate) mod plan;

@@ -10,7 +10,7 @@ use shim_core::{
     model::{ContainerId, Signal},
 };
 
-use super::runtime::{Asked, Runtime};
+use super::runtime::Runtime;
 use crate::options::Options;
 
 /// A verb with its flags and operands.
@@ -33,11 +33,11 @@ pub(super) struct Told {
 }
 
 impl Making {
-    pub(super) fn of(options: &Options, asked: &Asked) -> Self {
+    pub(super) fn of(options: &Options) -> Self {
         Self {
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
-            work_path: asked.criu_work_path.clone(),
+            work_path: options.criu_work_path.clone(),
         }
     }
 

@@ -1,24 +1,17 @@
 //! Running one command of a runtime to its end, and making an error of its failure.
 
 use std::{
-    env,
-    ffi::{CString, OsStr, OsString},
     fs::{self, File},
     io::{Read, Seek, Write},
-    mem,
-    os::{
-        fd::OwnedFd,
-        unix::ffi::{OsStrExt, OsStringExt},
-    },
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use nix::sys::signal::{Signal, kill, killpg};
 use shim_core::{
     Context, Error, Kind, Result, Streams,
     linux::{Program, Reaper, given_files, spawn_program},
-    model::{Bundle, ExitStatus, Pid},
+    model::{Bundle, ExitStatus},
 };
 
 use super::{
@@ -26,7 +19,10 @@ use super::{
     failure,
     runtime::Runtime,
 };
-use crate::engine::hooks::{memory, printed};
+use crate::{
+    engine::hooks::{memory, printed},
+    programs::{Unwanted, c_string, ending, environment},
+};
 
 /// More than any document that a runtime prints, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -131,33 +127,11 @@ async fn run(
     // A copy of ours would keep the container's streams open.
     drop(program);
     // Behind the exit, so that it goes first: until then the number is the command's.
-    let unwanted = Unwanted(pid);
+    let unwanted = Unwanted::new(pid);
     let opened = gate.open().await;
     let exit = exit.await;
-    mem::forget(unwanted);
+    unwanted.has_ended();
     opened.map(|()| (exit.status, output, errors))
-}
-
-/// Ends a command that nobody waits for any more, with what it has started itself.
-struct Unwanted(Pid);
-
-impl Drop for Unwanted {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0.raw());
-        // It has no group of its own before it runs.
-        let _ = killpg(pid, Signal::SIGKILL).or_else(|_| kill(pid, Signal::SIGKILL));
-    }
-}
-
-/// What the shim was started with, but for what runtimes pass on to containers of systemd's.
-fn environment() -> Vec<CString> {
-    let pairs = env::vars_os().filter(|(name, _)| name != "NOTIFY_SOCKET");
-    let pair = |(mut name, value): (OsString, OsString)| {
-        name.push("=");
-        name.push(value);
-        CString::new(name.into_vec()).ok()
-    };
-    pairs.filter_map(pair).collect()
 }
 
 fn streams(io: Io) -> Result<(Vec<OwnedFd>, Option<OwnedFd>, Option<OwnedFd>)> {
@@ -186,20 +160,8 @@ fn text(file: OwnedFd) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn ending(status: ExitStatus) -> String {
-    match status {
-        ExitStatus::Code(code) => format!("exit status {code}"),
-        ExitStatus::Signal(signal) => format!("killed by signal {}", signal.number()),
-        ExitStatus::Unknown => "its end was lost".to_owned(),
-    }
-}
-
 /// Tells the files of commands apart that run at once.
 fn number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn c_string(text: &OsStr) -> Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{text:?} has a NUL")))
 }

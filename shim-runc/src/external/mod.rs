@@ -65,13 +65,13 @@ pub(crate) async fn create(
     }
     let is_others = runtime.knows(&id);
     let owner = Owner::chosen(options);
-    let checkpoint = checkpoint.or_else(|| asked.criu_image_path.clone());
+    let checkpoint = checkpoint.or_else(|| options.criu_image_path.clone());
     let container = ExternalContainer::new(Parts {
         caller: Caller::new(runtime, host.reaper, &bundle),
         id,
         bundle,
         owner,
-        making: cli::Making::of(options, asked),
+        making: cli::Making::of(options),
         has_own_pids: spec.as_ref().is_some_and(|spec| spec::has_own_pids(spec)),
     });
     if let Some(checkpoint) = checkpoint {

@@ -1,17 +1,17 @@
 //! Which runtime drives a container, and where it keeps its state.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 use shim_core::{
     Context, Error, Kind, Result,
-    linux::find_program,
     model::{ContainerId, Namespace},
 };
+
+use crate::programs::find;
 
 /// Where containerd's own shim has runtimes keep their state.
 const ROOT: &str = "/run/containerd/runc";
@@ -27,10 +27,6 @@ pub(crate) struct Asked {
     pub(crate) systemd_cgroup: bool,
     /// Saves and restores processes; empty for what the runtime finds.
     pub(crate) criu_path: String,
-    /// The checkpoint to restore, where the request names none.
-    pub(crate) criu_image_path: Option<PathBuf>,
-    /// Where criu works while it restores.
-    pub(crate) criu_work_path: Option<PathBuf>,
 }
 
 /// A runtime that was found: what a later `delete` needs to know of it.
@@ -80,23 +76,6 @@ impl Runtime {
         let mut entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         entries.any(|entry| entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()))
     }
-}
-
-fn find(name: &str) -> Result<PathBuf> {
-    if !name.contains('/') {
-        let path = env::var("PATH").unwrap_or_default();
-        let found = find_program(name, &path).map(PathBuf::from);
-        return found.ok_or_else(|| Error::other("no such executable file in PATH"));
-    }
-    let path = PathBuf::from(name);
-    if !path.is_absolute() {
-        return Err(Error::other("it is neither a name nor an absolute path"));
-    }
-    if !path.metadata()?.is_file() {
-        return Err(Error::other("it is no file"));
-    }
-    access(&path, AccessFlags::X_OK)?;
-    Ok(path)
 }
 
 #[cfg(test)]

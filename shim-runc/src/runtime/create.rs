@@ -52,18 +52,18 @@ pub struct Create {
 /// A container that this process has made, starts and stays with.
 #[derive(Debug)]
 pub struct Running {
-    container: NativeContainer,
-    folder: Folder,
-    saved: Saved,
+    pub(super) container: NativeContainer,
+    pub(super) folder: Folder,
+    pub(super) saved: Saved,
     /// The init process.
     pub pid: Pid,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
-    exit: Exit,
+    pub(super) exit: Exit,
 }
 
 /// How the init process ends.
-struct Exit(ExitFuture);
+pub(super) struct Exit(pub(super) ExitFuture);
 
 impl std::fmt::Debug for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,7 +158,7 @@ impl Runtime {
         }
     }
 
-    fn draft(
+    pub(super) fn draft(
         &self,
         folder: &Folder,
         wanted: &Create,
@@ -185,12 +185,18 @@ impl Runtime {
             },
             has_keyring: saved.has_keyring,
             owner: Owner::default(),
+            criu: self.criu.clone(),
         };
         Ok((Draft::of(wanted, &Cache::default())?, saved))
     }
 }
 
-fn finish(folder: &Folder, saved: &Saved, console: &Ready, init: &mut Process) -> Result<()> {
+pub(super) fn finish(
+    folder: &Folder,
+    saved: &Saved,
+    console: &Ready,
+    init: &mut Process,
+) -> Result<()> {
     init.terminal = console.hand_over(init.terminal.take())?;
     folder.save(saved)
 }

@@ -13,6 +13,7 @@
 //! The directory is the claim to the id, and a lock on it is held by whoever changes the container.
 //! Reading, killing and adding a process take no lock: they have to get through when another verb hangs.
 
+mod checkpoint;
 mod console;
 mod control;
 mod create;
@@ -26,15 +27,20 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Process as OciProcess;
 use shim_core::{Error, Result, Streams, linux::Reaper};
 
+pub use checkpoint::Restore;
 pub use console::Console;
 pub use control::{MemoryWatch, Whom};
 pub use create::{Create, Running};
 pub use exec::Exec;
 pub use state::{State, Status};
 
-pub use crate::engine::cgroup::Driver;
+pub use crate::engine::{
+    cgroup::Driver,
+    criu::{Allowed, Extra},
+};
 use crate::{
     engine::{
+        criu::Criu,
         launch::Launcher,
         stem::{self, Seed, Stem},
     },
@@ -46,6 +52,7 @@ use crate::{
 pub struct Runtime {
     root: PathBuf,
     files: Files,
+    criu: Criu,
 }
 
 /// How many files behind the standard streams a program gets. They have to be open, from number 3 on,
@@ -101,7 +108,13 @@ impl Runtime {
                 "file {closed} is to be passed on and is not open"
             )));
         }
-        Ok(Self { root, files })
+        Ok(Self { root, files, criu: Criu::default() })
+    }
+
+    /// Has processes saved and restored by the CRIU of that name or absolute path.
+    #[must_use]
+    pub fn with_criu(self, name: &str) -> Self {
+        Self { criu: Criu::of(name), ..self }
     }
 
     /// A way to make processes. `apart` is a directory without programs.

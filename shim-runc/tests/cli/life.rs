@@ -247,3 +247,17 @@ fn files_are_passed_on() {
     let why = world.refused(&["create", "--preserve-fds", "9", "c"]);
     assert!(why.contains("is to be passed on and is not open"), "{why}");
 }
+
+#[test]
+fn no_mount_of_a_container_is_a_peer_of_the_hosts() {
+    if !is_root() {
+        return;
+    }
+    let world = World::script("grep -c shared: /proc/self/mountinfo");
+    // A host as service managers leave it.
+    let mut host = std::process::Command::new("unshare");
+    host.args(["--mount", "--propagation", "shared"]).arg(world.program().get_program());
+    host.args(world.program().get_args()).args(["run", "c"]).current_dir(world.dir.path());
+    let ended = crate::world::Ended::of(host.output().unwrap());
+    assert_eq!((ended.out.as_str(), ended.err.as_str()), ("0\n", ""), "{ended:?}");
+}

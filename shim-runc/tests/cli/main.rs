@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and says when it is skipped"
 )]
 
+mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
 mod crash;

@@ -19,7 +19,7 @@ use nix::{
 use crate::world::{Ended, World, is_root};
 
 /// Takes the one file of a message, and its text.
-fn receive(stream: &UnixStream) -> (String, File) {
+pub(crate) fn receive(stream: &UnixStream) -> (String, File) {
     let mut bytes = [0; 64];
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let mut parts = [IoSliceMut::new(&mut bytes)];

@@ -11,7 +11,7 @@ use serde::Serialize;
 use shim_core::{Context, Error, Kind, Result};
 use shim_runc::runtime::{Driver, Files, Runtime};
 
-use crate::{events, exec, life, log, look, spec, update};
+use crate::{checkpoint, events, exec, life, log, look, spec, update};
 
 /// Make and run OCI containers
 #[derive(Debug, Parser)]
@@ -55,9 +55,9 @@ pub(crate) struct Global {
     /// Do without what only the host's root may: cgroups that the spec does not name, files in /run
     #[arg(long, value_name = "true|false|auto", default_value = "auto")]
     rootless: String,
-    /// Accepted for callers of runc; there are no checkpoints
-    #[arg(long, value_name = "FILE", hide = true)]
-    criu: Option<PathBuf>,
+    /// The criu that saves and restores processes: an absolute path, or a name to look up in PATH
+    #[arg(long, value_name = "FILE", default_value = "")]
+    criu: String,
     /// Print the version
     #[arg(short, long, action = ArgAction::Version)]
     version: (),
@@ -80,17 +80,8 @@ enum Verb {
     Events(events::Arguments),
     Spec(spec::Arguments),
     Features(look::Features),
-    #[command(hide = true)]
-    Checkpoint(Unsupported),
-    #[command(hide = true)]
-    Restore(Unsupported),
-}
-
-/// Not offered
-#[derive(Debug, clap::Args)]
-struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    _rest: Vec<String>,
+    Checkpoint(Box<checkpoint::Checkpoint>),
+    Restore(Box<checkpoint::Restore>),
 }
 
 /// Reads the command line, runs the verb and turns its outcome into an exit code.
@@ -141,8 +132,8 @@ fn execute(arguments: &Arguments) -> Result<u8> {
             Verb::Events(events) => events.run(global).await,
             Verb::Spec(spec) => spec.run(),
             Verb::Features(features) => features.run(),
-            Verb::Checkpoint(_) => Err(unsupported("checkpoint")),
-            Verb::Restore(_) => Err(unsupported("restore")),
+            Verb::Checkpoint(checkpoint) => checkpoint.run(global).await.context("checkpoint"),
+            Verb::Restore(restore) => Box::pin(restore.run(global)).await.context("restore"),
         }
     });
     // A thread may still wait for our own stdin; nothing else is left to wait for.
@@ -150,7 +141,8 @@ fn execute(arguments: &Arguments) -> Result<u8> {
     code
 }
 
-fn unsupported(what: &'static str) -> Error {
+/// Says that a flag is not offered.
+pub(crate) fn unsupported(what: &'static str) -> Error {
     Error::new(Kind::Unsupported, format!("{what} is not supported"))
 }
 
@@ -196,7 +188,7 @@ impl Global {
             Some(root) => std::path::absolute(root)?,
             None => self.default_root(),
         };
-        Runtime::new(root, files)
+        Ok(Runtime::new(root, files)?.with_criu(&self.criu))
     }
 
     /// As runc: where a user may write.

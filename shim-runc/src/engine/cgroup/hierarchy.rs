@@ -5,11 +5,13 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
 use shim_core::{Context, Error, Result};
+
+use crate::engine::mountinfo::Mounted;
 
 /// The controllers of v1 hierarchies that containers join.
 const CONTROLLERS: [&str; 14] = [
@@ -145,27 +147,7 @@ impl Unified {
     }
 }
 
-/// A line of mountinfo, as far as it matters here.
-#[derive(Clone, Copy)]
-struct Mounted<'a> {
-    id: &'a str,
-    parent: &'a str,
-    /// With the kernel's escapes.
-    at: &'a str,
-    kind: &'a str,
-    options: &'a str,
-}
-
-impl<'a> Mounted<'a> {
-    /// `31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - tmpfs tmpfs rw,mode=755`
-    fn parse(line: &'a str) -> Option<Self> {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ');
-        let (id, parent, at) = (left.next()?, left.next()?, left.nth(2)?);
-        let mut right = right.split(' ');
-        Some(Self { id, parent, at, kind: right.next()?, options: right.nth(1).unwrap_or("") })
-    }
-
+impl Mounted<'_> {
     /// Whether a later mount on the same directory, or on one above, covers another one.
     fn hides(&self, other: &Self, all: &[Self]) -> bool {
         let covers = match other.at.strip_prefix(self.at) {
@@ -194,22 +176,12 @@ impl<'a> Mounted<'a> {
         let names: Vec<_> = self.options.split(',').filter(known).collect();
         (!names.is_empty()).then(|| Hierarchy { name: names.join(","), root: self.path() })
     }
-
-    /// The mount point without the kernel's `\040` for a blank and the like.
-    fn path(&self) -> PathBuf {
-        if !self.at.contains('\\') {
-            return PathBuf::from(self.at);
-        }
-        let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-        let plain = escapes
-            .iter()
-            .fold(self.at.to_owned(), |text, (escape, plain)| text.replace(escape, plain));
-        Path::new(&plain).to_owned()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const HYBRID: &str = "\

@@ -15,6 +15,7 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod options;
+mod outside;
 mod path;
 mod process;
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Namespaces: new ones, those of others, and what depends on having one's own.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 use shim_core::{Error, Kind, Result};
@@ -94,6 +97,12 @@ impl Namespaces {
     /// Whether one is made.
     pub(crate) fn is_new(&self, kind: i32) -> bool {
         self.new & kind != 0
+    }
+
+    /// The path of one of this kind that is another's.
+    pub(crate) fn path(&self, kind: i32) -> Option<&Path> {
+        let joined = self.joined.iter().find(|joined| joined.kind == kind)?;
+        Some(&joined.path)
     }
 
     /// Whether ids inside are other ids outside.

@@ -365,3 +365,23 @@ fn what_makes_no_sense_is_refused() {
         assert_eq!(err.kind(), Kind::InvalidArgument, "{err:#}");
     }
 }
+
+#[test]
+fn the_mounts_of_a_plan_can_be_made_alone() {
+    let whole = plan(&spec()).unwrap();
+    assert_eq!(whole.root(), Some(Path::new("/bundle/rootfs")));
+    let alone = whole.mounts_only();
+    let expected = "part the mounts from the host's
+mount root filesystem /bundle/rootfs
+mount proc on /proc
+mount tmpfs on /dev
+bind /bundle/data on /data
+make directory /work
+wait for start";
+    assert_eq!(lines(&alone).join("\n"), expected);
+    // Nothing of the container's own is needed for it.
+    let trees = alone.sources.iter().filter(|source| matches!(source, Source::Tree(_)));
+    assert_eq!((alone.sources.len(), trees.count()), (2, 2));
+    assert_eq!(alone.request.namespaces, u64::from(libc::CLONE_NEWNS.cast_unsigned()));
+    assert_eq!(alone.mappings, None);
+}
