@@ -22,7 +22,6 @@ mod rootfs;
 mod run;
 mod strangers;
 mod streams;
-mod systemd;
 mod task;
 mod terminal;
 mod view;
@@ -61,6 +60,5 @@ fn main() -> ExitCode {
         external::runsc::TESTS,
         crowd::TESTS,
         death::TESTS,
-        systemd::TESTS,
     ])
 }

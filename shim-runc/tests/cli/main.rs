@@ -9,6 +9,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod containerd;
 mod crash;
 mod exec;
 mod hooks;

@@ -17,7 +17,7 @@ struct Unit {
 }
 
 /// Whether this host can do it.
-fn is_systemds() -> bool {
+pub(crate) fn is_systemds() -> bool {
     if !is_root() {
         return false;
     }
@@ -35,6 +35,11 @@ fn is_systemds() -> bool {
 fn systemctl(args: &[&str]) -> String {
     let ended = Ended::of(Command::new("systemctl").args(args).output().unwrap());
     ended.out.trim().to_owned()
+}
+
+/// A property of a unit, as systemd tells it.
+pub(crate) fn property(unit: &str, name: &str) -> String {
+    systemctl(&["show", "--value", "--property", name, unit])
 }
 
 impl Unit {
@@ -70,7 +75,7 @@ impl Unit {
     }
 
     fn property(&self, name: &str) -> String {
-        systemctl(&["show", "--value", "--property", name, &self.name])
+        property(&self.name, name)
     }
 
     fn is_there(&self) -> bool {
@@ -156,10 +161,11 @@ fn a_container_is_a_scope_with_its_limits_as_properties() {
     }
     // Its cgroup is the root of its namespace, and an added process is in it, too.
     assert_eq!(unit.world.ok(&["exec", "c", "cat", "/proc/self/cgroup"]), "0::/\n");
-    let held =
+    let mut held =
         unit.world.program().args(["exec", "c", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
     until(|| unit.file("cgroup.procs").lines().count() == 2);
-    drop(held.stdin);
+    drop(held.stdin.take());
+    assert!(held.wait().unwrap().success());
     unit.end();
 }
 
@@ -223,7 +229,7 @@ fn a_container_that_has_ended_takes_its_scope_with_it() {
     until(|| !unit.is_there());
     unit.world.ok(&["--systemd-cgroup", "delete", "c"]);
     // At once again, by the same name.
-    for _ in 0..5 {
+    for _ in 0..2 {
         assert_eq!(unit.world.call(&["--systemd-cgroup", "run", "c"]).code, 7);
     }
 }
@@ -315,7 +321,7 @@ fn a_container_may_be_in_a_slice() {
     let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap();
     assert_eq!(procs.trim(), world.pid("c").to_string());
     world.ok(&["delete", "--force", "c"]);
-    assert_eq!(systemctl(&["show", "--value", "-p", "ActiveState", &slice]), "inactive");
+    assert_eq!(property(&slice, "ActiveState"), "inactive");
     assert!(!directory.exists());
 }
 

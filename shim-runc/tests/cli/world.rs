@@ -198,8 +198,13 @@ impl Ended {
 }
 
 /// Waits for a condition.
-pub(crate) fn until(mut condition: impl FnMut() -> bool) {
-    let limit = Instant::now() + LIMIT;
+pub(crate) fn until(condition: impl FnMut() -> bool) {
+    until_within(LIMIT, condition);
+}
+
+/// Waits for something that takes longer.
+pub(crate) fn until_within(limit: Duration, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < limit, "it did not happen");
         std::thread::yield_now();
