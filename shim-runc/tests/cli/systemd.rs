@@ -194,7 +194,9 @@ fn what_systemd_reloads_keeps_its_limits_and_devices() {
                 (expected, expected)
             );
         }
-        let script = "echo x >/dev/null && mknod /tmp/d$$ b 7 0 && ! cat /tmp/d$$ 2>/dev/null";
+        // A terminal that is not there is still one that may be opened.
+        let script = "echo x >/dev/null && mknod /tmp/b$$ b 7 0 && mknod /tmp/c$$ c 136 99 && \
+            cat /tmp/b$$ 2>&1 | grep -q permitted && ! cat /tmp/c$$ 2>&1 | grep permitted";
         unit.world.ok(&["exec", "c", "sh", "-c", script]);
     };
     check();
@@ -346,6 +348,13 @@ fn without_its_own_socket_systemd_is_found_on_the_bus() {
     let unit = Unit::scope(World::script("exit 6"), json!({}));
     let ended = hidden(&unit, own, "run");
     assert_eq!((ended.code, ended.err.as_str()), (6, ""), "{ended:?}");
+    // Processes have other numbers for a systemd that is not in their pid namespace.
+    let mut apart = Command::new("unshare");
+    apart.args(["--pid", "--fork", "--mount-proc", "--kill-child", PROGRAM]);
+    apart.args(unit.world.program().get_args()).current_dir(unit.world.dir.path());
+    apart.args(["--systemd-cgroup", "run", "c"]).stdin(Stdio::null());
+    let ended = Ended::of(apart.output().unwrap());
+    assert!(ended.err.contains("it is in another pid namespace"), "{ended:?}");
     let ended = hidden(&unit, &format!("{own} /run/dbus/system_bus_socket"), "create");
     assert_eq!(ended.code, 1);
     let told = format!("start unit {}: connect to systemd: {own}: ", unit.name);
@@ -365,4 +374,18 @@ fn a_container_without_a_path_is_in_the_systems_slice() {
     let at = fs::read_to_string(format!("/proc/{}/cgroup", world.pid(&id))).unwrap();
     assert_eq!(at.trim(), format!("0::/system.slice/runc-{id}.scope"));
     world.ok(&["delete", "--force", &id]);
+}
+
+#[test]
+fn where_systemd_does_not_run_it_is_missed_by_name() {
+    if !is_root() || Path::new("/run/systemd/private").exists() {
+        println!("skipped: systemd runs here");
+        return;
+    }
+    let world = World::sleeper().with(|spec| spec["linux"]["cgroupsPath"] = "a.slice:p:x".into());
+    let why = world.refused(&["--systemd-cgroup", "create", "c"]);
+    assert!(
+        why.contains("start unit p-x.scope: connect to systemd: /run/systemd/private: "),
+        "{why}"
+    );
 }
