@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     common,
-    systemd::{is_systemds, property},
+    systemd::{check_properties, is_systemds, property},
     world::{Ended, LIMIT, until, until_within},
 };
 
@@ -125,11 +125,8 @@ fn containerd_has_its_containers_in_scopes() {
     let pid = containerd.begin("long", &["--memory-limit", "33554432", "--cpus", "0.2"]);
     let at = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     assert_eq!(at, "0::/system.slice/it-long.scope\n");
-    let of = |name| property("it-long.scope", name);
-    assert_eq!(
-        (of("MemoryMax").as_str(), of("CPUQuotaPerSecUSec").as_str()),
-        ("33554432", "200ms")
-    );
+    let limits = [("MemoryMax", "33554432"), ("CPUQuotaPerSecUSec", "200ms")];
+    check_properties("it-long.scope", &limits);
     let read = |name: &str| {
         fs::read_to_string(format!("/sys/fs/cgroup/system.slice/it-long.scope/{name}")).unwrap()
     };

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     common,
-    systemd::{is_systemds, property},
+    systemd::{check_properties, is_systemds, property},
     world::{Ended, PROGRAM, is_root},
 };
 
@@ -177,11 +177,8 @@ fn podman_has_its_containers_in_scopes_of_systemds() {
     let flags = ["--name", "web", network, "--memory=64m", "--pids-limit=20", "box:1"];
     let id = podman.ok(&[&["run", "--detach"], &flags[..], &["sleep", "1000"]].concat());
     let scope = format!("libpod-{}.scope", id.trim());
-    for (name, expected) in
-        [("Slice", podman.cgroup().as_str()), ("MemoryMax", "67108864"), ("TasksMax", "20")]
-    {
-        assert_eq!(property(&scope, name), expected, "{name}");
-    }
+    let slice = podman.cgroup();
+    check_properties(&scope, &[("Slice", &slice), ("MemoryMax", "67108864"), ("TasksMax", "20")]);
     assert_eq!(podman.ok(&["exec", "web", "cat", "/proc/self/cgroup"]), "0::/\n");
     assert!(podman.ok(&["stats", "--no-stream", "web"]).contains("web"));
     podman.ok(&["rm", "--force", "--time", "0", "web"]);
