@@ -200,8 +200,8 @@ fn what_systemd_reloads_keeps_its_limits_and_devices() {
             assert_eq!(unit.file(file), expected, "{file}");
         }
         // A terminal that is not there is still one that may be opened.
-        let script = "echo x >/dev/null && mknod /tmp/b$$ b 7 0 && mknod /tmp/c$$ c 136 99 && \
-            cat /tmp/b$$ 2>&1 | grep -q permitted && ! cat /tmp/c$$ 2>&1 | grep permitted";
+        let script = "echo x >/dev/null && mknod /dev/b$$ b 7 0 && mknod /dev/c$$ c 136 99 && \
+            cat /dev/b$$ 2>&1 | grep -q permitted && ! cat /dev/c$$ 2>&1 | grep permitted";
         unit.world.ok(&["exec", "c", "sh", "-c", script]);
     };
     check();
