@@ -105,8 +105,8 @@ impl Drop for Podman {
 /// Removes the cgroups that Podman leaves, with any runtime, once its monitors have ended.
 fn remove_parents(name: &str) {
     let limit = Instant::now() + Duration::from_secs(5);
-    let hierarchies = || fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|one| one.path());
-    let parents = || hierarchies().map(|path| path.join(name)).filter(|path| path.exists());
+    let roots = || common::cgroup_roots().into_iter();
+    let parents = || roots().map(|path| path.join(name)).filter(|path| path.exists());
     while parents().count() > 0 && Instant::now() < limit {
         for parent in parents() {
             for below in fs::read_dir(&parent).into_iter().flatten().flatten() {

@@ -154,8 +154,7 @@ impl World {
     }
 
     fn cgroups(&self) -> Vec<PathBuf> {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
-        let roots = hierarchies.map(|one| one.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+        let roots = common::cgroup_roots().into_iter();
         roots.map(|root| root.join(&self.cgroup)).filter(|path| path.exists()).collect()
     }
 }

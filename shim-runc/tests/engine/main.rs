@@ -51,10 +51,11 @@ fn main() -> ExitCode {
     // The stem comes with the first turn of the runtime, and belongs to no test.
     runtime.block_on(tokio::task::yield_now());
     let bench = Bench { backend, host };
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let filters: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, case) in cases::all() {
-        if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }
         let begun = Instant::now();
@@ -70,12 +71,12 @@ fn main() -> ExitCode {
         match ended {
             Ok(()) => {
                 passed += 1;
-                println!("ok     {name} ({took:.1?})");
+                println!("test {name} ... ok ({took:.1?})");
             }
             Err(_) => {
                 host::kill_all();
                 failed.push(*name);
-                println!("FAILED {name} ({took:.1?})");
+                println!("test {name} ... FAILED ({took:.1?})");
             }
         }
     }
