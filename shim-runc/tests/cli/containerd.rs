@@ -83,10 +83,13 @@ impl Containerd {
     }
 
     fn run(&self, flags: &[&str], id: &str, args: &[&str]) -> Ended {
-        let (options, cgroup) = (self.path("options.toml"), format!("system.slice:it:{id}"));
-        let rootfs = self.path("rootfs");
+        self.run_in(&format!("system.slice:it:{id}"), flags, id, args)
+    }
+
+    fn run_in(&self, cgroup: &str, flags: &[&str], id: &str, args: &[&str]) -> Ended {
+        let (options, rootfs) = (self.path("options.toml"), self.path("rootfs"));
         let head = ["run", "--runtime", SHIM, "--runtime-config-path", &options];
-        let own = ["--cgroup", &cgroup, "--rootfs", &rootfs, id];
+        let own = ["--cgroup", cgroup, "--rootfs", &rootfs, id];
         self.ctr(&[&head, flags, &own, args].concat())
     }
 
@@ -111,9 +114,16 @@ fn is_gone(id: &str) -> bool {
     property(&format!("it-{id}.scope"), "LoadState") == "not-found"
 }
 
+/// One test: without KVM a daemon takes half a minute to begin.
 #[test]
-fn containerd_has_its_containers_in_scopes() {
+fn containerd_has_its_containers_in_scopes_and_leaves_none() {
     let Some(containerd) = Containerd::new() else { return };
+    has_scopes(&containerd);
+    leaves_none_of_a_shim_that_was_killed(&containerd);
+    is_told_what_can_be_no_unit(&containerd);
+}
+
+fn has_scopes(containerd: &Containerd) {
     let ended =
         containerd.run(&["--rm"], "short", &["/bin/sh", "-c", "cat /proc/self/cgroup; exit 7"]);
     assert_eq!(
@@ -153,9 +163,7 @@ fn containerd_has_its_containers_in_scopes() {
     containerd.ok(&["container", "delete", "long"]);
 }
 
-#[test]
-fn containerd_leaves_no_scope_of_a_shim_that_was_killed() {
-    let Some(containerd) = Containerd::new() else { return };
+fn leaves_none_of_a_shim_that_was_killed(containerd: &Containerd) {
     let pid = containerd.begin("orphan", &[]);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let shim = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
@@ -164,23 +172,10 @@ fn containerd_leaves_no_scope_of_a_shim_that_was_killed() {
     until(|| is_gone("orphan"));
     until(|| !containerd.ok(&["task", "list"]).contains("orphan"));
     containerd.ok(&["container", "delete", "orphan"]);
-    // What can't be a unit is told to the client.
-    let options = containerd.path("options.toml");
-    let rootfs = containerd.path("rootfs");
-    let ended = containerd.ctr(&[
-        "run",
-        "--rm",
-        "--runtime",
-        SHIM,
-        "--runtime-config-path",
-        &options,
-        "--cgroup",
-        "/a/b",
-        "--rootfs",
-        &rootfs,
-        "bad",
-        "/bin/true",
-    ]);
+}
+
+fn is_told_what_can_be_no_unit(containerd: &Containerd) {
+    let ended = containerd.run_in("/a/b", &["--rm"], "bad", &["/bin/true"]);
     assert_ne!(ended.code, 0);
     assert!(ended.err.contains("linux.cgroupsPath \"/a/b\" is not SLICE:PREFIX:NAME"), "{ended:?}");
 }
