@@ -127,7 +127,8 @@ fn a_container_is_a_scope_with_its_limits_as_properties() {
             "memory": { "limit": 64 << 20, "reservation": 32 << 20 },
             "cpu": { "shares": 512, "quota": 50000, "period": 100_000, "cpus": "0" },
             "pids": { "limit": 5 },
-            "unified": { "memory.high": "50331648" },
+            // The latter is a property only of newer versions, and a file in any case.
+            "unified": { "memory.high": "50331648", "memory.oom.group": "1" },
         }),
     );
     unit.create();
@@ -161,6 +162,7 @@ fn a_container_is_a_scope_with_its_limits_as_properties() {
         ("memory.max", "67108864"),
         ("memory.low", "33554432"),
         ("memory.high", "50331648"),
+        ("memory.oom.group", "1"),
         // Without the room for whoever kept the scope.
         ("pids.max", "5"),
         ("cpu.weight", "59"),
