@@ -56,6 +56,7 @@ mod id;
 mod mounts;
 mod options;
 mod rootfs;
+mod seccomp;
 mod shim;
 mod shim_log;
 mod spec;

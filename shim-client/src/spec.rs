@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::seccomp;
+
 /// The length of the period that a share of a CPU is counted in, in microseconds.
 pub const CPU_PERIOD: u64 = 100_000;
 
@@ -228,6 +230,33 @@ impl SpecBuilder {
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> Self {
         self.spec["annotations"][key] = json!(value);
+        self
+    }
+
+    /// Filters its system calls by the usual profile, as far as its capabilities go.
+    #[must_use]
+    pub fn confined(self) -> Self {
+        let bounding = self.spec["process"]["capabilities"]["bounding"].as_array();
+        let bounding = bounding.into_iter().flatten().filter_map(Value::as_str);
+        let profile = seccomp::profile(&bounding.collect::<Vec<_>>());
+        self.seccomp(profile)
+    }
+
+    /// Filters its system calls by a profile, `linux.seccomp` of the OCI runtime spec.
+    #[must_use]
+    pub fn seccomp(mut self, profile: Value) -> Self {
+        self.spec["linux"]["seccomp"] = profile;
+        self
+    }
+
+    /// Takes away what else keeps it in its place: masked and read-only paths, and the bar to new
+    /// privileges.
+    #[must_use]
+    pub fn unmasked(mut self) -> Self {
+        self.spec["process"]["noNewPrivileges"] = json!(false);
+        for paths in ["maskedPaths", "readonlyPaths"] {
+            self.spec["linux"][paths] = json!([]);
+        }
         self
     }
 

@@ -19,6 +19,7 @@ use crate::{
         cgroup::{Cgroup, Driver, Place},
         launch::{Launcher, Waiting},
         plan::{self, Namespaces},
+        resctrl::Group,
         seccomp::Cache,
     },
     ground::{Ground, Keeper},
@@ -76,7 +77,8 @@ impl Ahead {
         let print = Print::of(&text);
         let (spec, namespaces, cgroup) =
             plan_ahead(coming, text, (driver, namespace), filters).ok()?;
-        let (ground, keeper) = Ground::lay(bundle, cgroup, &spec, launcher).await.ok()?;
+        let group = Group::of(&spec, id.as_str()).ok()?;
+        let (ground, keeper) = Ground::lay(bundle, cgroup, group, &spec, launcher).await.ok()?;
         let first = match namespaces.alone() {
             Some(flags) => First::make(&ground, launcher, flags).await.ok(),
             None => None,

@@ -142,6 +142,7 @@ impl Container for NativeContainer {
         drop(self.take_gate());
         self.cgroup.kill().context("kill what is left of the container")?;
         self.cgroup.remove_async().await.context("remove the cgroup")?;
+        self.inherited.group.as_ref().map_or(Ok(()), |group| group.left().remove())?;
         if let Some(hooked) = &self.hooked {
             let poststop = &hooked.hooks.poststop;
             hooked.run_all(&self.launcher, poststop, "stopped", None).await;
@@ -157,6 +158,7 @@ impl Container for NativeContainer {
             namespaces: &self.namespaces,
             inherited: &self.inherited,
             owner: self.owner,
+            pid: self.pid,
             init: self.pidfd.as_fd(),
         };
         let launched = joining.add(&process, &streams, Choices::default()).await?;
@@ -212,7 +214,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) inherited: &'a Inherited,
     /// Of the container's own streams.
     pub(crate) owner: Owner,
-    /// The init process, as a pidfd.
+    /// The init process, and its pidfd.
+    pub(crate) pid: Pid,
     pub(crate) init: BorrowedFd<'a>,
 }
 
@@ -230,6 +233,7 @@ impl Joining<'_> {
         let terminal = matches!(streams, Streams::Terminal);
         let choices = Choices { terminal, ..choices };
         let mut plan = Plan::process(process, self.namespaces, self.inherited, choices)?;
+        plan.init = Some(self.pid);
         let unified = self.cgroup.unified().context("open the cgroup")?;
         plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = process.user().uid();
@@ -239,7 +243,11 @@ impl Joining<'_> {
         let unified = unified.as_ref().map(AsFd::as_fd);
         let given = Given { streams, init: Some(self.init), unified, ..Given::default() };
         let tasks = || self.cgroup.tasks().context("open the cgroup");
-        self.launcher.launch_and(&plan, &given, None, tasks, |_| Ok(())).await
+        let born = |pid| match &self.inherited.group {
+            Some(group) => group.join(pid),
+            None => Ok(()),
+        };
+        self.launcher.launch_and(&plan, &given, None, tasks, born).await
     }
 }
 

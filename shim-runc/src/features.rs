@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The newest version of the OCI runtime spec that we know.
+pub(crate) const SPEC_VERSION: &str = "1.3.0";
+
 /// The document, as JSON.
 pub(crate) fn document() -> String {
     features().to_string()
@@ -10,7 +13,7 @@ pub(crate) fn document() -> String {
 fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.3.0",
+        "ociVersionMax": SPEC_VERSION,
         "hooks": [
             "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
         ],
@@ -21,10 +24,10 @@ fn features() -> Value {
             "cgroup": {
                 "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true
             },
-            "seccomp": { "enabled": true },
+            "seccomp": seccomp(),
             "apparmor": { "enabled": true },
-            "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "memoryPolicy": {
                 "modes": [
                     "MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE",
@@ -35,8 +38,35 @@ fn features() -> Value {
                 ]
             },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         }
+    })
+}
+
+fn seccomp() -> Value {
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    json!({
+        "enabled": true,
+        "actions": [
+            "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE",
+            "SCMP_ACT_TRAP"
+        ],
+        "operators": [
+            "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE",
+            "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ"
+        ],
+        "archs": [
+            "SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32", "SCMP_ARCH_ARM",
+            "SCMP_ARCH_AARCH64"
+        ],
+        "knownFlags": flags,
+        "supportedFlags": flags,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::{
     engine::{
         cgroup::{self, Cgroup, Making, Mode},
         launch::{Launcher, Waiting},
+        resctrl::Group,
     },
     record::Record,
     spec,
@@ -28,6 +29,7 @@ pub(crate) struct Ground {
     making: Making,
     record: Record,
     resources: Option<LinuxResources>,
+    group: Option<Group>,
     unified: Option<OwnedFd>,
 }
 
@@ -50,26 +52,35 @@ impl Ground {
     pub(crate) async fn lay(
         bundle: &Bundle,
         cgroup: Cgroup,
+        group: Option<Group>,
         spec: &Spec,
         launcher: &Launcher,
     ) -> Result<(Self, Option<Keeper>)> {
-        let mut resources = spec::resources(spec)?;
+        let (mut resources, owner) = (spec::resources(spec)?, spec::cgroup_owner(spec)?);
         let record = Record::begin(bundle, cgroup.path(), cgroup.unit())?;
+        let forget = || {
+            group.iter().for_each(leave);
+            Record::erase(bundle);
+        };
+        if let Some(group) = &group {
+            record.leaves(&group.left())?;
+            group.make().inspect_err(|_| forget())?;
+        }
         let mut keeper = None;
         if cgroup.unit().is_some() {
             // In a box of its own: most containers are not to carry the weight of it.
             let started =
                 Box::pin(Keeper::start(&cgroup, spec, resources.as_ref(), launcher)).await;
-            keeper = started.context("create the cgroup").inspect_err(|_| Record::erase(bundle))?;
+            keeper = started.context("create the cgroup").inspect_err(|_| forget())?;
         }
         if keeper.is_some() {
             resources = resources.as_ref().map(cgroup::with_room);
         }
         let own = keeper.as_ref().map(|keeper| keeper.waiting.pid());
-        match settle(&cgroup, &record, resources.as_ref(), own) {
+        match settle(&cgroup, &record, resources.as_ref(), (own, owner)) {
             Ok((making, unified)) => {
                 let bundle = bundle.clone();
-                Ok((Self { bundle, cgroup, making, record, resources, unified }, keeper))
+                Ok((Self { bundle, cgroup, making, record, resources, group, unified }, keeper))
             }
             Err(err) => {
                 if let Some(keeper) = keeper {
@@ -79,7 +90,7 @@ impl Ground {
                     // It is ours, and nobody is in it.
                     remove(&cgroup).await;
                 }
-                Record::erase(bundle);
+                forget();
                 Err(err)
             }
         }
@@ -111,17 +122,20 @@ impl Ground {
     /// # Errors
     /// What could not be written.
     pub(crate) fn born(&self, pid: Pid) -> Result<()> {
-        self.record.born(pid)
+        self.record.born(pid)?;
+        self.group.as_ref().map_or(Ok(()), |group| group.join(pid))
     }
 
     /// Removes the directories again in which nobody is.
     pub(crate) fn undo(&self) {
         self.making.undo();
+        self.group.iter().for_each(leave);
     }
 
     /// Removes all of it, as soon as those in it are dead.
     pub(crate) async fn abandon(self) {
         remove(&self.cgroup).await;
+        self.group.iter().for_each(leave);
         Record::erase(&self.bundle);
     }
 }
@@ -131,7 +145,7 @@ fn settle(
     cgroup: &Cgroup,
     record: &Record,
     resources: Option<&LinuxResources>,
-    own: Option<Pid>,
+    (own, owner): (Option<Pid>, Option<u32>),
 ) -> Result<(Making, Option<OwnedFd>)> {
     let making = cgroup.begin(own).context("create the cgroup")?;
     let settled = || -> Result<Option<OwnedFd>> {
@@ -139,6 +153,9 @@ fn settle(
         // On v2 a process is born in its cgroup; a hierarchy of v1 it joins by itself, later.
         if cgroup.mode() == Mode::V2 {
             making.limit(resources).context("create the cgroup")?;
+        }
+        if let Some(owner) = owner {
+            cgroup.give_to(owner)?;
         }
         cgroup.unified().context("open the cgroup")
     };
@@ -149,6 +166,13 @@ fn settle(
 async fn remove(cgroup: &Cgroup) {
     if let Err(left) = cgroup.remove_async().await {
         log::warn!("remove the cgroup of a container that was not made: {left:#}");
+    }
+}
+
+/// Removes what a container has in resctrl, if it can be.
+fn leave(group: &Group) {
+    if let Err(left) = group.left().remove() {
+        log::warn!("remove the class of a container that was not made: {left:#}");
     }
 }
 

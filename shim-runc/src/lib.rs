@@ -11,11 +11,18 @@ mod container;
 mod engine;
 mod external;
 mod features;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ground;
 mod making;
 mod options;
 mod record;
+#[cfg(test)]
+#[path = "../../shim-core/src/fuzzing/replay.rs"]
+mod replay;
+mod rootless;
 pub mod runtime;
 mod spec;
 
 pub use backend::NativeBackend;
+pub use rootless::is_rootless;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::{
+    errno::Errno,
     sys::stat::{SFlag, fstat},
     unistd::{Gid, Uid, fchown},
 };
@@ -16,6 +17,7 @@ use crate::{
     ahead::{Begun, First},
     container::{NativeContainer, Parts},
     engine::{
+        agent::Agent,
         cgroup::{Cgroup, Mode, Place},
         doors::Doors,
         files::Given,
@@ -23,14 +25,16 @@ use crate::{
         launch::{Launched, Launcher},
         oom::OomWatch,
         plan::{
-            self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Namespaces, Plan, Starter,
+            self, Asked, Choices, Facts, Hierarchy, Hooks, Inherited, Modules, Namespaces, Plan,
+            Starter,
         },
+        resctrl::Group,
         seccomp::Cache,
         talk::Rest,
     },
     ground::{Ground, Keeper},
     options::Options,
-    spec,
+    rootless, spec,
 };
 
 /// What is asked for.
@@ -87,7 +91,7 @@ impl Draft {
         let Wanted { id, bundle, spec, cgroup, choices, has_keyring, owner } = wanted;
         plan::check(&spec)?;
         let cgroup = Cgroup::at(cgroup)?;
-        let (namespaces, inherited) = shared(&spec, id, has_keyring, filters)?;
+        let (namespaces, inherited) = shared(&spec, id, bundle, has_keyring, filters)?;
         let hooked = Hooked::of(&spec, id, bundle)?;
         let no_hooks = Hooks::default();
         let facts = facts(&cgroup, choices.no_pivot_root)?;
@@ -115,8 +119,8 @@ impl Draft {
     /// # Errors
     /// `FailedPrecondition` when its cgroup is somebody else's.
     pub(crate) async fn begin(&self, directory: &Bundle, launcher: &Launcher) -> Result<Begun> {
-        let cgroup = self.cgroup.clone();
-        let (ground, keeper) = Ground::lay(directory, cgroup, &self.spec, launcher).await?;
+        let (cgroup, group) = (self.cgroup.clone(), self.inherited.group.clone());
+        let (ground, keeper) = Ground::lay(directory, cgroup, group, &self.spec, launcher).await?;
         Ok(Begun { ground, keeper, first: None })
     }
 
@@ -233,6 +237,7 @@ async fn released(
 pub(crate) fn shared(
     spec: &Spec,
     id: &str,
+    bundle: &Bundle,
     has_keyring: bool,
     filters: &Cache,
 ) -> Result<(Namespaces, Inherited)> {
@@ -240,7 +245,9 @@ pub(crate) fn shared(
     let namespaces = Namespaces::of(spec)?;
     // The name that runc gives it.
     let keyring = has_keyring.then(|| format!("_ses.{id}"));
-    let inherited = Inherited::of(spec, filter, has_apparmor(), keyring)?;
+    let agent = Agent::of(spec, id, bundle)?;
+    let group = Group::of(spec, id)?;
+    let inherited = Inherited::of(spec, filter, agent, group, modules(), keyring)?;
     Ok((namespaces, inherited))
 }
 
@@ -275,15 +282,22 @@ fn hand_over(stream: &OwnedFd, owner: Owner) -> Result<()> {
     let kind = SFlag::from_bits_truncate(fstat(stream)?.st_mode) & SFlag::S_IFMT;
     // Logs and devices of the host keep their owner.
     if kind == SFlag::S_IFIFO {
-        fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
+        match fchown(stream, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw)) {
+            // It is somebody's who is not in our user namespace, and stays so.
+            Err(Errno::EPERM | Errno::EINVAL) if rootless::is_rootless() => {}
+            handed => handed?,
+        }
     }
     Ok(())
 }
 
-/// Whether the host's kernel confines by AppArmor.
-fn has_apparmor() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.starts_with(b"Y"))
+/// By what the host's kernel confines.
+fn modules() -> Modules {
+    let enabled = std::fs::read("/sys/module/apparmor/parameters/enabled");
+    Modules {
+        has_apparmor: enabled.is_ok_and(|text| text.starts_with(b"Y")),
+        has_selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
+    }
 }
 
 /// Looks at the host, as far as plans depend on it.
@@ -291,6 +305,7 @@ fn facts(cgroup: &Cgroup, no_pivot_root: bool) -> Result<Facts> {
     let is_unified = cgroup.mode() == Mode::V2;
     let mut facts = Facts {
         kcore: std::fs::symlink_metadata("/proc/kcore").is_ok(),
+        has_no_nodes: rootless::is_mapped(),
         is_unified,
         ..Facts::default()
     };

@@ -19,7 +19,10 @@ use shim_core::{
 };
 
 use crate::{
-    engine::cgroup::{Cgroup, CgroupPath, Place, Unit},
+    engine::{
+        cgroup::{Cgroup, CgroupPath, Place, Unit},
+        resctrl::Left,
+    },
     external::{self, Runtime},
 };
 
@@ -46,6 +49,8 @@ enum Line {
     Unit(Unit),
     /// That cgroup has been made for it.
     Made,
+    /// What it has in resctrl.
+    Resctrl(Left),
     /// Its init process.
     Init(Init),
 }
@@ -56,6 +61,7 @@ struct Traces {
     cgroup: String,
     unit: Option<Unit>,
     is_made: bool,
+    resctrl: Left,
     init: Option<Init>,
     runtime: Option<Runtime>,
 }
@@ -94,6 +100,14 @@ impl Record {
     /// What could not be written.
     pub(crate) fn driven_by(&self, runtime: &Runtime) -> Result<()> {
         self.add(&Line::Runtime(runtime.clone()))
+    }
+
+    /// Adds what the container will have in resctrl.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) fn leaves(&self, left: &Left) -> Result<()> {
+        self.add(&Line::Resctrl(left.clone()))
     }
 
     /// Adds that the cgroup is the container's own.
@@ -147,6 +161,7 @@ impl Traces {
                 Line::Runtime(runtime) => traces.runtime = Some(runtime),
                 Line::Unit(unit) => traces.unit = Some(unit),
                 Line::Made => traces.is_made = true,
+                Line::Resctrl(left) => traces.resctrl = left,
                 Line::Init(init) => traces.init = Some(init),
             }
         }
@@ -195,6 +210,7 @@ pub(crate) async fn clean_up_own(bundle: &Bundle) -> Result<()> {
     if let Some(cgroup) = end(&traces, deadline)? {
         cgroup.remove_async().await.context("remove the cgroup")?;
     }
+    traces.resctrl.remove()?;
     Record::erase(bundle);
     Ok(())
 }
@@ -203,13 +219,14 @@ fn remove(traces: &Traces, bundle: &Bundle, deadline: Instant) -> Result<()> {
     if let Some(cgroup) = end(traces, deadline)? {
         cgroup.remove().context("remove the cgroup")?;
     }
+    traces.resctrl.remove()?;
     Record::erase(bundle);
     Ok(())
 }
 
 /// Ends what runs in a container; its cgroup is still to be removed.
 fn end(traces: &Traces, deadline: Instant) -> Result<Option<Cgroup>> {
-    let path = CgroupPath::parse(&traces.cgroup)?;
+    let path = CgroupPath::recorded(&traces.cgroup)?;
     let cgroup = Cgroup::at(Place { path, unit: traces.unit.clone() })?;
     if !traces.is_made {
         // At most some directories of it are there, and empty; with processes it is another's. A

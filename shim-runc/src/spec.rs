@@ -8,13 +8,13 @@ use std::{
 
 use oci_spec::runtime::{
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxNamespaceType,
-    LinuxResources, Spec,
+    LinuxResources, Mount, Spec,
 };
 use serde_json::Value;
 use shim_core::{Context, Error, Result, model::Bundle};
 
 use crate::engine::{
-    plan,
+    plan::{self, Namespaces},
     seccomp::{Cache, Filter},
 };
 
@@ -105,6 +105,25 @@ pub(crate) fn cgroup(spec: &Spec) -> Option<&Path> {
     spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref())
 }
 
+/// The user of the host who is to own the container's cgroup: one who sees it as a root of its own, and
+/// may write to it.
+///
+/// # Errors
+/// As [`Namespaces::of`].
+pub(crate) fn cgroup_owner(spec: &Spec) -> Result<Option<u32>> {
+    let may_write = |mount: &Mount| {
+        let is_it = matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"));
+        is_it && !mount.options().iter().flatten().any(|option| option == "ro")
+    };
+    if !spec.mounts().iter().flatten().any(may_write) {
+        return Ok(None);
+    }
+    let namespaces = Namespaces::of(spec)?;
+    let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    let owner = namespaces.outside(spec, uid).filter(|owner| *owner != 0);
+    Ok(owner.filter(|_| namespaces.is_new(libc::CLONE_NEWCGROUP)))
+}
+
 /// The resources of a container: the spec's, and the devices that every container may use.
 pub(crate) fn resources(spec: &Spec) -> Result<Option<LinuxResources>> {
     let linux = spec.linux().as_ref();
@@ -167,6 +186,26 @@ mod tests {
         let process = spec.process().as_ref().unwrap();
         let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
         assert_eq!(bounding.len(), 1);
+    }
+
+    #[test]
+    fn a_cgroup_that_may_be_written_is_its_users() {
+        let owner = |options: &str, uid: u32, kind: &str| {
+            let spec = serde_json::json!({
+                "ociVersion": "1.2.0",
+                "process": { "user": { "uid": uid, "gid": 0 }, "args": ["sh"], "cwd": "/" },
+                "mounts": [{ "destination": "/sys/fs/cgroup", "type": "cgroup",
+                    "options": [options] }],
+                "linux": { "namespaces": [{ "type": "mount" }, { "type": "user" }, { "type": kind }],
+                    "uidMappings": [{ "containerID": 0, "hostID": 5000, "size": 10 }],
+                    "gidMappings": [{ "containerID": 0, "hostID": 5000, "size": 10 }] },
+            });
+            cgroup_owner(&serde_json::from_value(spec).unwrap()).unwrap()
+        };
+        assert_eq!(owner("rw", 3, "cgroup"), Some(5003));
+        assert_eq!(owner("ro", 3, "cgroup"), None);
+        assert_eq!(owner("rw", 3, "pid"), None);
+        assert_eq!(owner("rw", 30, "cgroup"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -136,6 +137,42 @@ fn what_is_made_for_a_container_that_never_comes_goes_with_the_shim() {
     kill(Pid::from_raw(own.pids().into_iter().min().unwrap()), Signal::SIGTERM).unwrap();
     until(|| own.pids().is_empty());
     assert!(!place.exists() && !record.exists() && !socket.exists());
+    fs::remove_dir(&own.0).unwrap();
+}
+
+#[test]
+fn socket_is_a_file_for_root_alone() {
+    let name = format!("shim-test-socket-{}", std::process::id());
+    let own = geteuid().is_root().then(|| Cgroup::make(&name)).flatten();
+    let Some(own) = own else {
+        println!("skipped: no cgroup can be made");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let socket = socket(&start(dir.path(), &format!("/{name}")).unwrap());
+    // Not a name that everybody in the network namespace could connect to, containers on the
+    // host's network among them.
+    assert!(socket.is_absolute());
+    let found = fs::symlink_metadata(&socket).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!((found.mode() & 0o7777, found.uid()), (0o600, 0));
+    let above = fs::metadata(socket.parent().unwrap()).unwrap();
+    assert_eq!((above.mode() & 0o077, above.uid()), (0, 0));
+    let serving = own.pids().into_iter().min().unwrap();
+    let sockets = fs::read_dir(format!("/proc/{serving}/fd")).unwrap().flatten();
+    let sockets = sockets.filter_map(|one| fs::read_link(one.path()).ok());
+    let sockets: Vec<_> = sockets.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string("/proc/net/unix").unwrap();
+    let mut paths = Vec::new();
+    for line in table.lines().skip(1) {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if sockets.contains(&format!("socket:[{}]", fields[6])) {
+            paths.extend(fields.get(7).copied());
+        }
+    }
+    assert_eq!(paths, [socket.to_str().unwrap()], "{table}");
+    kill(Pid::from_raw(serving), Signal::SIGTERM).unwrap();
+    until(|| own.pids().is_empty());
     fs::remove_dir(&own.0).unwrap();
 }
 

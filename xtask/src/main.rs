@@ -7,10 +7,12 @@ mod bench;
 mod build;
 mod ci;
 mod conform;
+mod coverage;
 mod faults;
 mod flame;
 mod fuzz;
 mod guest;
+mod mutants;
 mod peers;
 mod run;
 mod sh;
@@ -32,6 +34,9 @@ Usage: cargo xtask CHORE
   fuzz [T [S]] a fuzz target or all, for so many seconds
   guest [--keep] [--limit SECONDS] [--with PATH].. CMD..
                a command in a virtual machine with systemd and cgroup v2: docs/test-bed.md
+  mutants [CLASS..]
+               takes each check against a class of holes out, and sees tests fail; writes
+               docs/security.md
   conform      the conformance suite against our shim and its peers; writes docs/conformance.md
   faults       every fault at every step of a container's life; writes docs/faults.md
   soak         ten thousand containers through one shim; writes docs/soak.md";
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         ["flame"] => flame::flame(),
         ["fuzz", rest @ ..] => fuzz::fuzz(rest),
         ["guest", rest @ ..] => guest::guest(rest),
+        ["mutants", rest @ ..] => mutants::mutants(rest),
         ["conform"] => conform::conform(),
         ["faults", rest @ ..] => faults::faults(rest),
         ["soak", rest @ ..] => soak::soak(rest),

@@ -5,6 +5,7 @@
 //! - `unsafe` stands in named places.
 //! - Every module says what it is for; no file grows past reading.
 //! - Every dependency's licence is one we can ship.
+//! - Every field of the OCI runtime spec is told of, with a test.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::sh;
+use crate::{coverage, sh};
 
 /// A crate and those it must not depend on, at any distance.
 const FORBIDDEN: &[(&str, &[&str])] = &[
@@ -37,6 +38,7 @@ const UNSAFE: &[&str] = &[
     "shim-runc/src/engine/execute/",
     "shim-runc/src/engine/stem/",
     "shim-runc/src/engine/cgroup/bpf.rs",
+    "shim-runc/tests/engine/agent.rs",
 ];
 
 const LONGEST_FILE: usize = 400;
@@ -76,6 +78,7 @@ pub(crate) fn check() -> Result<()> {
         wrong.extend(wire_is_where_it_may_be(path, text));
         wrong.extend(nothing_is_left_open(path, text));
     }
+    wrong.extend(coverage::check(&sh::root(), &sources)?);
     wrong.extend(dependencies_point_one_way()?);
     wrong.extend(licences_are_ours_to_ship()?);
     ensure!(wrong.is_empty(), "{} untidy:\n  {}", wrong.len(), wrong.join("\n  "));

@@ -18,7 +18,7 @@ pub fn resolve_user(text: &str, passwd: &str, group: &str) -> Result<User> {
     let (name, uid, entry_gid) = match entry {
         Some(fields) => (fields[0], number(fields[2])?, number(fields[3])?),
         None => {
-            let Ok(uid) = user.parse() else {
+            let Ok(uid) = number(user) else {
                 bail!("no user {user:?} in /etc/passwd of the root filesystem");
             };
             (user, uid, 0)
@@ -40,7 +40,7 @@ pub fn resolve_user(text: &str, passwd: &str, group: &str) -> Result<User> {
 fn group_id(name: &str, group: &str) -> Result<u32> {
     match lines(group).find(|fields| fields.len() >= 3 && fields[0] == name) {
         Some(fields) => number(fields[2]),
-        None => match name.parse() {
+        None => match number(name) {
             Ok(gid) => Ok(gid),
             Err(_) => bail!("no group {name:?} in /etc/group of the root filesystem"),
         },
@@ -53,7 +53,7 @@ fn supplementary(name: &str, group: &str) -> impl Iterator<Item = u32> {
         .filter(move |fields| {
             fields.len() >= 4 && fields[3].split(',').any(|member| member == name)
         })
-        .filter_map(|fields| fields[2].parse().ok())
+        .filter_map(|fields| number(fields[2]).ok())
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -61,11 +61,13 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 }
 
 fn is_number(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_digit())
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// A number of digits alone. The last one of 32 bits means "no id" to the kernel (setresuid(2)).
 fn number(text: &str) -> Result<u32> {
-    text.parse().with_context(|| format!("{text:?} is no user or group number"))
+    let number = text.parse().ok().filter(|id| is_number(text) && *id != u32::MAX);
+    number.with_context(|| format!("{text:?} is no user or group number"))
 }
 
 #[cfg(test)]
@@ -99,5 +101,18 @@ mod tests {
         for bad in ["nobody", "me:nogroup", "", "me:"] {
             assert!(resolve_user(bad, PASSWD, GROUP).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn user_number_is_made_of_digits_alone() {
+        for bad in ["+0", "-1", " 0", "0 ", "0x0", "4294967295", "4294967296", "1e3", "0\n", "٣"] {
+            assert!(resolve_user(bad, PASSWD, GROUP).is_err(), "{bad:?}");
+            assert!(resolve_user(&format!("me:{bad}"), PASSWD, GROUP).is_err(), "{bad:?}");
+        }
+        // A name of digits is a name first, and a line without a number is nobody's.
+        let passwd = "7:x:1234:7::/:\nodd:x::0::/:\nsigned:x:+0:0::/:\n";
+        assert_eq!(resolve_user("7", passwd, "").unwrap().uid, 1234);
+        assert!(resolve_user("", passwd, "").is_err());
+        assert!(resolve_user("signed", passwd, "").is_err());
     }
 }

@@ -62,6 +62,23 @@ fn each_change_lands_in_its_place() {
 }
 
 #[test]
+fn confinement_is_there_or_not() {
+    let plain = SpecBuilder::new("ns", "c").build();
+    assert!(plain["linux"].get("seccomp").is_none(), "containerd's default has none");
+    let spec = SpecBuilder::new("ns", "c").confined().build();
+    let profile = &spec["linux"]["seccomp"];
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    // The 14 capabilities have that of chroot among them, and none of tracing.
+    let rules = profile["syscalls"].to_string();
+    assert!(rules.contains("\"chroot\"") && !rules.contains("\"ptrace\""));
+    assert_eq!(spec["linux"]["maskedPaths"].as_array().unwrap().len(), 11);
+    let spec = SpecBuilder::new("ns", "c").unmasked().build();
+    assert_eq!(spec["linux"]["maskedPaths"], json!([]));
+    assert_eq!(spec["linux"]["readonlyPaths"], json!([]));
+    assert_eq!(spec["process"]["noNewPrivileges"], false);
+}
+
+#[test]
 fn an_added_process_inherits_what_it_does_not_set() {
     let spec = SpecBuilder::new("ns", "c").env(&["A=1"]).cwd("/srv").terminal().build();
     let change = ExecChange {

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_follow_containerds_rule() {
+    fn id_path_is_refused_by_containerds_rule() {
         for good in ["a", "A-1_b.c", &"x".repeat(76)] {
             assert!(ContainerId::parse(good).is_ok(), "{good}");
         }

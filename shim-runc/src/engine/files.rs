@@ -11,7 +11,10 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
-    sys::stat::{Mode, SFlag, fstat, makedev, stat},
+    sys::{
+        stat::{Mode, SFlag, fstat, makedev, stat},
+        statfs::{PROC_SUPER_MAGIC, fstatfs},
+    },
 };
 use shim_core::{Context, Error, Result};
 
@@ -104,6 +107,9 @@ fn copy_tree(tree: &Tree, spaces: &Spaces) -> Result<OwnedFd> {
     let copy = || -> Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let source = open(&tree.path, flags, Mode::empty())?;
+        if tree.is_proc && fstatfs(&source)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Err(Error::invalid("what is no procfs can't be /proc"));
+        }
         let copy = sys::clone_tree(source.as_fd(), c"", tree.reach)?;
         if tree.propagation != 0 {
             let change = MountChange { propagation: tree.propagation, ..MountChange::default() };

@@ -1,16 +1,13 @@
 //! Runs the hooks of the host's side, and tells all hooks about the container.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io::{Read, Seek, Write},
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
 };
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::Spec;
-use serde::Serialize;
 use shim_core::{
     Context, Error, Kind, Result,
     linux::signal_pidfd,
@@ -19,6 +16,7 @@ use shim_core::{
 
 use super::{
     files::Given,
+    identity::Identity,
     launch::{Launched, Launcher},
     plan::{Hook, Hooks},
 };
@@ -30,23 +28,7 @@ const PRINTED: u64 = 1024;
 #[derive(Debug)]
 pub(crate) struct Hooked {
     pub(crate) hooks: Hooks,
-    version: String,
-    id: Box<str>,
-    bundle: PathBuf,
-    annotations: HashMap<String, String>,
-}
-
-/// A container's state, as the OCI runtime spec has it (`runtime.md`).
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct State<'a> {
-    oci_version: &'a str,
-    id: &'a str,
-    status: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    bundle: &'a std::path::Path,
-    annotations: &'a HashMap<String, String>,
+    container: Identity,
 }
 
 impl Hooked {
@@ -56,13 +38,7 @@ impl Hooked {
         if hooks == Hooks::default() {
             return Ok(None);
         }
-        Ok(Some(Self {
-            hooks,
-            version: spec.version().clone(),
-            id: id.into(),
-            bundle: bundle.path().to_owned(),
-            annotations: spec.annotations().clone().unwrap_or_default(),
-        }))
+        Ok(Some(Self { hooks, container: Identity::of(spec, id, bundle) }))
     }
 
     /// The container's state as a file at its beginning.
@@ -74,14 +50,7 @@ impl Hooked {
 
     /// Writes the container's state into an empty file, which is at its beginning then.
     pub(crate) fn write_state(&self, file: &OwnedFd, status: &str, pid: Option<Pid>) -> Result<()> {
-        let state = State {
-            oci_version: &self.version,
-            id: &self.id,
-            status,
-            pid: pid.map(Pid::get),
-            bundle: &self.bundle,
-            annotations: &self.annotations,
-        };
+        let state = self.container.state(status, pid);
         let mut file = File::from(file.try_clone()?);
         file.write_all(&serde_json::to_vec(&state)?)?;
         Ok(file.rewind()?)
@@ -129,7 +98,7 @@ impl Hooked {
     ) -> Result<()> {
         let state = self.state(status, pid)?;
         let output = memory(c"output").context("make a hook's output")?;
-        let plan = hook.outside(&self.bundle)?;
+        let plan = hook.outside(self.container.bundle())?;
         let streams = Some([state.as_fd(), output.as_fd(), output.as_fd()]);
         let given = Given { streams, ..Given::default() };
         // Boxed: this is called from within a launch.

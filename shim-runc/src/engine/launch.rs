@@ -91,12 +91,12 @@ pub(crate) struct Material<'a> {
 
 impl<'a> Material<'a> {
     fn gather(plan: &Plan, given: &Given<'a>, spaces: &Spaces, socket: OwnedFd) -> Result<Self> {
-        let opened = files::open_all(plan, given, spaces)?;
-        let count = opened.len() + FIRST_SLOT;
+        let count = plan.sources.len() + FIRST_SLOT;
         if count > Files::ROOM {
             let why = format!("the spec needs {count} files at once");
             return Err(Error::new(Kind::ResourceExhausted, why));
         }
+        let opened = files::open_all(plan, given, spaces)?;
         let bytes = plan.bytes();
         let memory = sealed(&bytes).context("write the plan")?;
         Ok(Self { length: bytes.len() as u64, memory, socket, opened })

@@ -7,11 +7,15 @@
 //!   Terminal + its master ------>
 //!   RunHooks ------------------->  runs the hooks of the host's side
 //!            <------------------- go
+//!   Listener ------------------->  takes it, gives it to the seccomp agent
+//!            <------------------- go
 //!   Ready ---------------------->  create is answered
 //!            <------------------- go: start
 //!   (closed by exec) ----------->  start is answered
 //! ```
 //! `Failed` can come at any place, and is the last.
+
+use std::os::fd::RawFd;
 
 use super::step::Part;
 
@@ -27,6 +31,8 @@ pub(crate) enum Report {
     Terminal,
     /// The hooks of the host's side are due.
     RunHooks,
+    /// The filter is loaded; calls that it gives to an agent come by the descriptor of this number.
+    Listener(RawFd),
     /// All is done but to execute the program.
     Ready,
     /// A step went wrong.
@@ -52,6 +58,7 @@ impl Report {
             Self::Terminal => [2, 0, 0, 0],
             Self::RunHooks => [3, 0, 0, 0],
             Self::Ready => [4, 0, 0, 0],
+            Self::Listener(number) => [6, number.cast_unsigned(), 0, 0],
             Self::Failed(Failure { step, part, number }) => {
                 [5, step, part as u32, number.cast_unsigned()]
             }
@@ -79,6 +86,7 @@ impl Report {
                 let number = word(3).cast_signed();
                 Self::Failed(Failure { step: word(1), part: Part::of(word(2)), number })
             }
+            6 => Self::Listener(word(1).cast_signed()),
             _ => return None,
         })
     }
@@ -96,6 +104,7 @@ mod tests {
             Report::Terminal,
             Report::RunHooks,
             Report::Ready,
+            Report::Listener(9),
             Report::Failed(failure),
         ];
         for report in reports {

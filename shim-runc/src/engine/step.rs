@@ -76,6 +76,8 @@ steps! {
     /// AppArmor's profile, from the next execve(2) on. Written while the host's procfs is at
     /// `/proc`: no container's can be mistaken for it.
     ApplyProfile { profile: Text } = "apply AppArmor profile {profile}",
+    /// SELinux's label, in the same way; that of the keys that it makes until then, too.
+    ApplyLabel { label: Text } = "apply SELinux label {label}",
     /// setsid(2).
     StartSession {} = "start a session",
     /// Asks the shim for what only it can set from outside, and waits until it has.

@@ -3,7 +3,7 @@
 use std::{
     fs::OpenOptions,
     io::Write,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
 };
 
@@ -117,6 +117,7 @@ impl<'plan> Talk<'plan> {
                     say_go(&self.socket, None).await.context("answer the process")?;
                 }
                 Word::Report(Report::Terminal, file) => self.terminal = file,
+                Word::Report(Report::Listener(number), _) => self.tell_agent(number).await?,
                 Word::Report(Report::Ready, _) => return Ok(true),
                 Word::Report(Report::RunHooks, _) => self.run_hooks(launcher, hooked).await?,
                 Word::Report(Report::Failed(failure), _) => return Err(Trouble::Step(failure)),
@@ -151,6 +152,13 @@ impl<'plan> Talk<'plan> {
         say_go(&self.socket, Some(state.as_fd())).await.context("answer the process")
     }
 
+    async fn tell_agent(&self, listener: RawFd) -> Result<()> {
+        let agent = self.plan.agent.as_ref();
+        let agent = agent.ok_or_else(|| Error::other("the process has an unknown listener"))?;
+        agent.tell(listener, self.pid, self.plan.init).await?;
+        say_go(&self.socket, None).await.context("answer the process")
+    }
+
     fn set_from_outside(&self) -> Result<()> {
         let write = |name: &str, text: &str| -> Result<()> {
             let path = PathBuf::from(format!("/proc/{}/{name}", self.pid));
@@ -169,6 +177,9 @@ impl<'plan> Talk<'plan> {
         if let Some(mappings) = &self.plan.mappings {
             write("uid_map", &mappings.users).context("map user ids")?;
             write("gid_map", &mappings.groups).context("map group ids")?;
+        }
+        if let Some(moves) = &self.plan.moves {
+            moves.make(self.pid)?;
         }
         Ok(())
     }

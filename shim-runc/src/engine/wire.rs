@@ -41,6 +41,12 @@ impl<'plan> Reader<'plan> {
         Self { rest: plan }
     }
 
+    /// How many bytes are left.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     fn take(&mut self, count: usize) -> Result<&'plan [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;
         self.rest = rest;

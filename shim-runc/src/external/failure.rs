@@ -45,6 +45,15 @@ pub(super) fn last_error(path: &Path) -> Option<String> {
     of_text(&String::from_utf8_lossy(&bytes))
 }
 
+/// Reads a text as a log and as a message, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_log(text: &str) {
+    if let Some(message) = of_text(text) {
+        assert!(message.len() <= LONGEST + '…'.len_utf8(), "{} bytes", message.len());
+        let _meaning = (kind(&message), is_usage(&message));
+    }
+}
+
 fn of_text(text: &str) -> Option<String> {
     let mut found = None;
     let mut rest = text.trim_start();

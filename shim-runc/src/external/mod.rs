@@ -15,6 +15,8 @@ mod command;
 mod console;
 mod container;
 mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use failure::read_log;
 mod place;
 mod process;
 mod runtime;

@@ -69,12 +69,16 @@ impl Runtime {
         let saved = folder.load()?;
         let cgroup = saved.cgroup()?;
         let init = saved.live_init();
+        // Nobody knows more of its processes; they end with the init process of their namespace.
+        let whom = if cgroup.is_nowhere() { Whom::Init } else { whom };
         match (whom, init) {
             (Whom::All, _) if signal == Signal::KILL => return cgroup.kill(),
             (Whom::All, _) => signal_all(&cgroup.pids()?, signal)?,
             (Whom::Init, None) => return Err(not_running()),
             (Whom::Init, Some(_))
-                if signal == Signal::KILL && !spec::has_own_pids(folder.spec()?.as_ref()) =>
+                if signal == Signal::KILL
+                    && !cgroup.is_nowhere()
+                    && !spec::has_own_pids(folder.spec()?.as_ref()) =>
             {
                 // Nothing else ends what the init process would leave.
                 return cgroup.kill();
@@ -157,12 +161,18 @@ impl Runtime {
     }
 
     /// Lists the processes of a container as the host sees them; one that has ended has none, or those
-    /// that its init process has left.
+    /// that its init process has left. Of one without a cgroup only the init process is known.
     ///
     /// # Errors
     /// `NotFound` when there is no container.
     pub fn pids(&self, id: &str) -> Result<Vec<Pid>> {
-        self.find(id)?.load()?.cgroup()?.pids()
+        let saved = self.find(id)?.load()?;
+        let cgroup = saved.cgroup()?;
+        if !cgroup.is_nowhere() {
+            return cgroup.pids();
+        }
+        let init = saved.live_init().and(saved.init);
+        init.into_iter().map(|init| Pid::new(init.pid)).collect()
     }
 
     /// Counts what a container uses.

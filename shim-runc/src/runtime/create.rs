@@ -31,7 +31,7 @@ use crate::{
     },
     making::{Draft, Made, Making, Owner, Wanted},
     record::{Init, Record},
-    spec,
+    rootless, spec,
 };
 
 /// What is chosen beside the spec.
@@ -118,6 +118,9 @@ impl Runtime {
         starter: Starter,
     ) -> Result<(Made, Saved)> {
         let mut spec = folder.keep_spec(&wanted.bundle)?;
+        if rootless::is_rootless() {
+            rootless::enter(&mut spec)?;
+        }
         let terminal = spec.process().as_ref().and_then(OciProcess::terminal) == Some(true);
         let console = wanted.console.prepare(terminal)?;
         if let Some(process) = spec.process_mut() {

@@ -3,7 +3,10 @@
 use std::os::fd::AsFd;
 
 use oci_spec::runtime::Process as OciProcess;
-use shim_core::{Error, Kind, Process, Result, Streams};
+use shim_core::{
+    Error, Kind, Process, Result, Streams,
+    model::{Bundle, Pid},
+};
 
 use super::{Console, Runtime, Status, own_streams};
 use crate::{
@@ -14,6 +17,8 @@ use crate::{
         seccomp::Cache,
     },
     making::{self, Owner},
+    record::Init,
+    rootless,
 };
 
 /// A process to add.
@@ -58,15 +63,18 @@ impl Runtime {
             }
             _ => {}
         }
-        let Some(init) = saved.live_init() else {
+        let (Some(init), Some(Init { pid, .. })) = (saved.live_init(), saved.init) else {
             return refuse("cannot exec in a stopped container");
         };
         let terminal = process.terminal() == Some(true);
         let console = console.prepare(terminal)?;
         self.files.announce(&mut process);
-        let spec = folder.spec()?;
+        let mut spec = folder.spec()?;
+        rootless::follow(&mut spec, init.as_fd())?;
         let filters = Cache::default();
-        let (namespaces, inherited) = making::shared(&spec, id, saved.has_keyring, &filters)?;
+        let bundle = Bundle::new(&saved.bundle)?;
+        let (namespaces, inherited) =
+            making::shared(&spec, id, &bundle, saved.has_keyring, &filters)?;
         let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
         let owner = Owner { uid: namespaces.outside(&spec, uid), ..Owner::default() };
         let streams = if terminal { Streams::Terminal } else { own_streams()? };
@@ -76,6 +84,7 @@ impl Runtime {
             namespaces: &namespaces,
             inherited: &inherited,
             owner,
+            pid: Pid::new(pid)?,
             init: init.as_fd(),
         };
         let choices = Choices { kept_files: self.files.count(), ..Choices::default() };
@@ -90,7 +99,7 @@ fn below(cgroup: &str, path: Option<&str>) -> Result<Cgroup> {
     let path = match path {
         // It is cleaned of `..`, so it stays below.
         Some(path) => CgroupPath::parse(&format!("{cgroup}/{path}")),
-        None => CgroupPath::parse(cgroup),
+        None => CgroupPath::recorded(cgroup),
     };
     Cgroup::at(path?)
 }

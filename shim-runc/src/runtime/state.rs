@@ -127,7 +127,7 @@ impl Saved {
     }
 
     pub(super) fn cgroup(&self) -> Result<Cgroup> {
-        let path = CgroupPath::parse(&self.cgroup)?;
+        let path = CgroupPath::recorded(&self.cgroup)?;
         Cgroup::at(Place { path, unit: self.unit.clone() })
     }
 

@@ -122,8 +122,6 @@ fn it_is_in_the_containers_cgroup_or_in_one_below() {
     assert!(look(&[]).out.lines().all(|line| line.ends_with(":/")));
     let below = look(&["--cgroup", "sub"]);
     assert!(below.out.lines().all(|line| line.ends_with(":/sub")), "{below:?}");
-    let ended = world.call(&["exec", "--cgroup", "../..", "c", "true"]);
-    assert!(ended.code == 255 && ended.err.contains(".."), "{ended:?}");
     world.ok(&["delete", "-f", "c"]);
 }
 

@@ -100,8 +100,8 @@ const CAPS: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
-const APPLETS: [&str; 32] = [
+const APPLETS: [&str; 33] = [
     "sh", "cat", "ls", "echo", "id", "hostname", "mount", "sleep", "stat", "readlink", "grep",
     "touch", "mkdir", "ps", "kill", "env", "pwd", "tty", "stty", "true", "false", "head", "wc",
-    "ip", "mknod", "dd", "sort", "tr", "cut", "test", "umount", "date",
+    "ip", "mknod", "dd", "sort", "tr", "cut", "test", "umount", "date", "find",
 ];

@@ -12,16 +12,14 @@ use crate::common::cgroup_roots;
 /// Processes, mounts and cgroups that a container could leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Traces {
-    children: BTreeSet<String>,
+    children: BTreeSet<i32>,
     mounts: usize,
     cgroups: BTreeSet<String>,
 }
 
 impl Traces {
     pub(crate) fn now() -> Self {
-        let own = format!("/proc/self/task/{}/children", nix::unistd::gettid());
-        let children = fs::read_to_string(own).unwrap_or_default();
-        let children = children.split_whitespace().map(str::to_owned).collect();
+        let children = children().into_iter().collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
         let mut cgroups = BTreeSet::new();
         for root in cgroup_roots() {
@@ -44,6 +42,27 @@ impl Traces {
             assert!(Instant::now() < limit, "left behind: {self:?} became {now:?}");
             std::thread::yield_now();
         }
+    }
+}
+
+/// The processes that this one has made.
+pub(crate) fn children() -> Vec<i32> {
+    let path = format!("/proc/self/task/{}/children", nix::unistd::gettid());
+    let all = fs::read_to_string(path).unwrap();
+    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The process that clones all others.
+pub(crate) fn stem() -> i32 {
+    let name = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    // It has its name when it has begun, which nobody waits for.
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        match children().into_iter().find(|pid| name(pid) == "shim-stem\n") {
+            Some(stem) => return stem,
+            None => assert!(Instant::now() < limit, "there is no stem"),
+        }
+        std::thread::yield_now();
     }
 }
 

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, with its own runner")]
 
+#[expect(unsafe_code, reason = "answers system calls for another process")]
+mod agent;
 mod bench;
 mod bundle;
 mod cases;
@@ -51,8 +53,7 @@ fn main() -> ExitCode {
     // The stem comes with the first turn of the runtime, and belongs to no test.
     runtime.block_on(tokio::task::yield_now());
     let bench = Bench { backend, host };
-    let filters: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let filters: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let (mut passed, mut failed) = (0, Vec::new());
     for (name, case) in cases::all() {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

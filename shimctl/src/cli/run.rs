@@ -39,6 +39,7 @@ Examples:
   shimctl run host -- sh -c 'echo $HOSTNAME; exit 3'
   shimctl run -t --memory 64m --pids 20 host -- bash
   shimctl run alpine.tar                          the image's own command
+  shimctl run --seccomp profile.json host -- make test
   shimctl run --mount /srv:/srv:ro --net host host -- ls /srv
   shimctl run --shim io.containerd.runc.v2 --binary-name crun host -- true
   shimctl run --as 1.6 -v --shim ./my-shim host -- true")]
@@ -85,6 +86,12 @@ pub(super) struct Arguments {
     /// Its network: an empty one of its own, or the host's
     #[arg(long, value_enum, default_value = "none")]
     net: Network,
+    /// What it may call: the usual calls, all of them, or what a profile in OCI terms says
+    #[arg(long, value_name = "default|unconfined|FILE", default_value = "default")]
+    seccomp: Seccomp,
+    /// Take off what is usual for all: the filter of calls, masked and read-only paths, no_new_privs
+    #[arg(long, conflicts_with = "seccomp")]
+    unconfined: bool,
     /// Show a path of the host in the container; may be repeated
     #[arg(long, value_name = "SRC:DST[:ro]", value_parser = BindMount::parse)]
     mount: Vec<BindMount>,
@@ -105,6 +112,24 @@ pub(super) struct Arguments {
     /// What to execute, after --; an image has a command of its own
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
+}
+
+/// Which system calls are left to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seccomp {
+    Default,
+    Unconfined,
+    File(PathBuf),
+}
+
+impl From<&str> for Seccomp {
+    fn from(text: &str) -> Self {
+        match text {
+            "default" => Self::Default,
+            "unconfined" => Self::Unconfined,
+            file => Self::File(file.into()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

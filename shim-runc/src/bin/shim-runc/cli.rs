@@ -52,7 +52,7 @@ pub(crate) struct Global {
     /// Have systemd make cgroups; a cgroupsPath is SLICE:PREFIX:NAME then
     #[arg(long)]
     systemd_cgroup: bool,
-    /// Accepted for callers of runc; it makes no difference
+    /// Do without what only the host's root may: cgroups that the spec does not name, files in /run
     #[arg(long, value_name = "true|false|auto", default_value = "auto")]
     rootless: String,
     /// Accepted for callers of runc; there are no checkpoints
@@ -164,7 +164,20 @@ impl Global {
 
     /// Who makes the cgroups of new containers.
     pub(crate) fn cgroups(&self) -> Driver {
-        if self.systemd_cgroup { Driver::Systemd } else { Driver::Files }
+        match (self.systemd_cgroup, self.is_rootless()) {
+            (true, _) => Driver::Systemd,
+            (false, true) => Driver::Nobody,
+            (false, false) => Driver::Files,
+        }
+    }
+
+    /// Whether a user without the host's root calls, or is to be taken for one.
+    fn is_rootless(&self) -> bool {
+        match self.rootless.as_str() {
+            "true" => true,
+            "false" => false,
+            _ => shim_runc::is_rootless(),
+        }
     }
 
     /// The runtime, whose programs get no more files than the standard streams.
@@ -181,16 +194,16 @@ impl Global {
     fn runtime_with(&self, files: Files) -> Result<Runtime> {
         let root = match &self.root {
             Some(root) => std::path::absolute(root)?,
-            None => default_root(),
+            None => self.default_root(),
         };
         Runtime::new(root, files)
     }
-}
 
-/// As runc: where a user may write.
-fn default_root() -> PathBuf {
-    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
-    own.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("shim-runc")
+    /// As runc: where a user may write.
+    fn default_root(&self) -> PathBuf {
+        let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| self.is_rootless());
+        own.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("shim-runc")
+    }
 }
 
 /// Prints a text for whoever called.

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
     /// One more group, by number; may be repeated
-    #[arg(short = 'g', long, value_name = "GID")]
+    #[arg(short = 'g', long, value_name = "GID", value_parser = number)]
     additional_gids: Vec<u32>,
     /// One more capability; may be repeated
     #[arg(short, long, value_name = "CAP")]
@@ -125,13 +125,13 @@ impl Arguments {
     fn change_user(&self, process: &mut Process) -> Result<()> {
         let mut user = process.user().clone();
         if let Some(asked) = &self.user {
-            let number = |text: &str| {
-                let wrong = || Error::invalid(format!("user {asked:?} is not UID or UID:GID"));
-                text.parse::<u32>().map_err(|_| wrong())
+            let part = |text| {
+                let wrong = |_| Error::invalid(format!("user {asked:?} is not UID or UID:GID"));
+                number(text).map_err(wrong)
             };
             let (uid, gid) = match asked.split_once(':') {
-                Some((uid, gid)) => (number(uid)?, number(gid)?),
-                None => (number(asked)?, user.gid()),
+                Some((uid, gid)) => (part(uid)?, part(gid)?),
+                None => (part(asked)?, user.gid()),
             };
             let groups = user.additional_gids().clone().unwrap_or_default();
             let fresh = UserBuilder::default().uid(uid).gid(gid).additional_gids(groups).build();
@@ -165,6 +165,14 @@ impl Arguments {
         process.set_capabilities(Some(sets));
         Ok(())
     }
+}
+
+/// An id, of digits alone: a sign, a blank or a number that is too large makes it nobody's.
+fn number(text: &str) -> Result<u32, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    // The last number means "no id" to the kernel (setresuid(2)).
+    let id = text.parse().ok().filter(|id| is_plain && *id != u32::MAX);
+    id.ok_or_else(|| format!("{text:?} is no id"))
 }
 
 /// A process whose terminal is as large as ours from the start, if nothing else is said.

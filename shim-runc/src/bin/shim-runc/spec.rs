@@ -2,8 +2,9 @@
 
 use std::{fs::File, io::Write, path::PathBuf};
 
+use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
-use shim_core::{Context, Error, Kind, Result};
+use shim_core::{Context, Result};
 
 /// Write a config.json to begin with
 #[derive(Debug, clap::Args)]
@@ -11,18 +12,19 @@ pub(crate) struct Arguments {
     /// The bundle: the directory that it goes into
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Not offered: containers are made by root
+    /// One that a user can run, without the host's root
     #[arg(long)]
     rootless: bool,
 }
 
 impl Arguments {
     pub(crate) fn run(&self) -> Result<u8> {
-        if self.rootless {
-            return Err(Error::new(Kind::Unsupported, "spec --rootless is not supported"));
-        }
         let path = self.bundle.join("config.json");
-        let text = serde_json::to_string_pretty(&spec())?;
+        let mut spec = spec();
+        if self.rootless {
+            make_rootless(&mut spec, geteuid().as_raw(), getegid().as_raw());
+        }
+        let text = serde_json::to_string_pretty(&spec)?;
         let file = File::options().write(true).create_new(true).open(&path);
         let written = file.and_then(|mut file| writeln!(file, "{text}"));
         written.with_context(|| format!("write {}", path.display()))?;
@@ -86,9 +88,41 @@ fn spec() -> Value {
     })
 }
 
+/// Leaves out what a user can't have: a network and a cgroup of its own, and ids but the own one.
+fn make_rootless(spec: &mut Value, uid: u32, gid: u32) {
+    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    let linux = &mut spec["linux"];
+    linux["namespaces"] =
+        json!(["pid", "ipc", "uts", "mount", "user"].map(|kind| json!({ "type": kind })));
+    (linux["uidMappings"], linux["gidMappings"]) = (map(uid), map(gid));
+    linux["resources"] = json!({});
+    let Some(mounts) = spec["mounts"].as_array_mut() else { return };
+    mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    for mount in mounts {
+        if mount["destination"] == "/sys" {
+            // A sysfs of its own takes a network of its own.
+            mount["type"] = "none".into();
+            mount["source"] = "/sys".into();
+            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev", "ro"]);
+        }
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_users_has_no_more_than_a_user_can_have() {
+        let mut spec = spec();
+        make_rootless(&mut spec, 1000, 100);
+        assert_eq!(spec["linux"]["gidMappings"][0]["hostID"], 100);
+        let spec: oci_spec::runtime::Spec = serde_json::from_value(spec).unwrap();
+        assert_eq!(spec.mounts().as_ref().unwrap().len(), 6);
+    }
 
     #[test]
     fn it_is_a_spec() {

@@ -66,7 +66,9 @@ impl Making {
         }
         if let Some(resources) = resources {
             limits::set(cgroup, resources)?;
-            if let Some(list) = resources.devices().as_ref().filter(|list| !list.is_empty()) {
+            // Without a cgroup there is nothing to deny them by; the kernel denies users their making.
+            let devices = resources.devices().as_ref().filter(|_| !cgroup.path.is_nowhere());
+            if let Some(list) = devices.filter(|list| !list.is_empty()) {
                 devices::set(&Files::of(cgroup, "devices", "devices"), list, self.fresh)?;
             }
         }

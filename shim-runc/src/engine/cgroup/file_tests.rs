@@ -125,6 +125,18 @@ fn files_that_some_kernels_lack_have_stand_ins() {
 }
 
 #[test]
+fn a_limit_below_what_is_used_is_refused_when_asked() {
+    let host = Host::new("memory", &["memory.max", "memory.swap.max", "memory.current"]);
+    fs::write(host.path("memory.current"), "1000\n").unwrap();
+    let set = |resources: &str| host.cgroup.create(Some(&serde_json::from_str(resources).unwrap()));
+    let err = set(r#"{"memory": {"limit": 100, "checkBeforeUpdate": true}}"#).unwrap_err();
+    assert!(format!("{err:#}").contains("1000"), "{err:#}");
+    assert_eq!(fs::read_to_string(host.path("memory.max")).unwrap(), "");
+    set(r#"{"memory": {"limit": 100}}"#).unwrap();
+    assert_eq!(fs::read_to_string(host.path("memory.max")).unwrap(), "100");
+}
+
+#[test]
 fn controllers_are_handed_down_to_the_parent_and_no_further() {
     let host = Host::new("cpu memory", &["cpu.weight"]);
     fs::write(host.path("cgroup.controllers"), "").unwrap();

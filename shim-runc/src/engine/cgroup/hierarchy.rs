@@ -119,6 +119,11 @@ impl Hierarchies {
         Ok(Self { mode, v1, unified })
     }
 
+    /// None of them, on a host that has them.
+    pub(super) fn none(&self) -> Self {
+        Self { mode: self.mode, v1: Vec::new(), unified: None }
+    }
+
     pub(super) fn v1_of(&self, controller: &str) -> Option<&Hierarchy> {
         self.v1.iter().find(|hierarchy| hierarchy.name.split(',').any(|name| name == controller))
     }

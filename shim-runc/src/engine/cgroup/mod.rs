@@ -10,6 +10,7 @@
 #[expect(unsafe_code, reason = "bpf(2) has no safe wrapper in nix")]
 mod bpf;
 mod create;
+mod delegate;
 mod devices;
 mod dir;
 #[cfg(test)]
@@ -24,6 +25,11 @@ mod processes;
 mod remove;
 mod stats;
 mod systemd;
+#[cfg(test)]
+mod v1_file_tests;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::stats::read_counters;
 
 use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -74,7 +80,11 @@ impl Cgroup {
     pub(crate) fn at(place: impl Into<Place>) -> Result<Self> {
         let Place { path, unit } = place.into();
         let unit = unit.map(Arc::new);
-        Ok(Self { unit, ..Self::under(Hierarchies::of_host()?, path) })
+        let mut hierarchies = Hierarchies::of_host()?;
+        if path.is_nowhere() {
+            hierarchies = Arc::new(hierarchies.none());
+        }
+        Ok(Self { unit, ..Self::under(hierarchies, path) })
     }
 
     /// Looks for the hierarchies, so that they are known when they are needed.
@@ -96,6 +106,11 @@ impl Cgroup {
     /// The path below each hierarchy's root.
     pub(crate) fn path(&self) -> &CgroupPath {
         &self.path
+    }
+
+    /// Whether it is none: the container stays where its maker was.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.path.is_nowhere()
     }
 
     /// How the host spreads its controllers.
@@ -167,6 +182,14 @@ impl Cgroup {
         let path = unified.root.join(self.path.relative());
         let opened = Dir::open(&path).with_context(|| format!("open {}", path.display()))?;
         Ok(Some(opened.into_fd()))
+    }
+
+    /// Hands the cgroup to a user of the host, where it is one of v2 alone; its limits stay the host's.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn give_to(&self, uid: u32) -> Result<()> {
+        if self.mode() == Mode::V2 { delegate::give(self, uid) } else { Ok(()) }
     }
 
     /// Changes the limits that are given.

@@ -11,7 +11,7 @@ const FIELD: &str = "linux.cgroupsPath";
 
 /// A checked path below the hierarchies' roots: absolute, without `..`, never a root itself.
 ///
-/// A relative path is taken from the root too.
+/// A relative path is taken from the root too. There is one that is none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CgroupPath(String);
 
@@ -23,6 +23,9 @@ pub enum Driver {
     Files,
     /// systemd, as units of its own; the engine only writes limits into their files.
     Systemd,
+    /// Nobody, unless the spec says where: containers stay in the cgroup of their maker, who is a user
+    /// that may make none.
+    Nobody,
 }
 
 /// Where a container's cgroup is, and which unit it is if systemd makes it.
@@ -32,7 +35,27 @@ pub(crate) struct Place {
     pub(crate) unit: Option<Unit>,
 }
 
+/// What stands for a path where there is none; others begin with a slash.
+const NOWHERE: &str = "none";
+
 impl CgroupPath {
+    /// The path of a container that has no cgroup of its own.
+    pub(super) fn nowhere() -> Self {
+        Self(NOWHERE.to_owned())
+    }
+
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.0 == NOWHERE
+    }
+
+    /// Reads what [`Self::as_str`] was.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn recorded(path: &str) -> Result<Self> {
+        if path == NOWHERE { Ok(Self::nowhere()) } else { Self::parse(path) }
+    }
+
     /// Parses a path as users write it.
     ///
     /// # Errors
@@ -71,7 +94,7 @@ impl CgroupPath {
         }
     }
 
-    /// The path, which always starts with a slash.
+    /// The path, which starts with a slash unless it is none.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -90,7 +113,8 @@ impl Place {
     /// `InvalidArgument` for what is neither.
     pub(crate) fn of(driver: Driver, spec: Option<&Path>, above: &str, id: &str) -> Result<Self> {
         match driver {
-            Driver::Files => CgroupPath::of(spec, above, id).map(Self::from),
+            Driver::Nobody if text(spec)?.is_none() => Ok(CgroupPath::nowhere().into()),
+            Driver::Files | Driver::Nobody => CgroupPath::of(spec, above, id).map(Self::from),
             Driver::Systemd => {
                 let owner = Owner::of_host();
                 let unit = Unit::of(text(spec)?, id, owner)?;
@@ -144,6 +168,17 @@ mod tests {
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn who_may_make_none_has_none_unless_told_where() {
+        let place = |path: Option<&str>| {
+            Place::of(Driver::Nobody, path.map(Path::new), "above", "c1").unwrap().path
+        };
+        assert!(place(None).is_nowhere() && place(Some("")).is_nowhere());
+        assert_eq!(CgroupPath::recorded(place(None).as_str()).unwrap(), place(None));
+        assert_eq!(place(Some("none")).as_str(), "/none");
+        assert_eq!(CgroupPath::recorded("/a").unwrap().as_str(), "/a");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that may be in any state, its memory is charged to the container, and its only way to say
 //! something is a [`Report`].
 
+mod confine;
 mod copy_up;
 mod hooks;
 mod mounts;
@@ -14,7 +15,7 @@ mod root;
 mod settings;
 mod streams;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -199,7 +200,7 @@ impl<'plan> Executor<'plan> {
             Order::SetPersonality { domain } => Ok(sys::set_personality(domain)?),
             Order::SetUmask { mask } => settings::set_umask(mask),
             Order::ForbidNewPrivileges {} => Ok(nix::sys::prctl::set_no_new_privs()?),
-            Order::FilterCalls { program, flags } => Ok(sys::filter_calls(program, word(flags)?)?),
+            Order::FilterCalls { program, flags } => self.filter_calls(program, word(flags)?),
             Order::BoundCapabilities { bounding } => privileges::bound(bounding),
             Order::FindHome { uid } => self.find_home(uid),
             Order::Enter { path } => self.enter(path),
@@ -218,7 +219,8 @@ impl<'plan> Executor<'plan> {
             Order::RunHook { path, arguments, environment, seconds, output } => {
                 self.run_hook(hooks::Hook { path, arguments, environment, seconds, output })
             }
-            Order::ApplyProfile { profile } => settings::apply_profile(profile),
+            Order::ApplyProfile { profile } => confine::apply_profile(profile),
+            Order::ApplyLabel { label } => confine::apply_label(label),
             Order::Execute { arguments, environment } => self.execute(arguments, environment),
         }
     }
@@ -238,6 +240,14 @@ impl<'plan> Executor<'plan> {
         match sys::receive(self.file(SOCKET)?, &mut [0], &mut self.tasks).part(Part::Report)? {
             0 => sys::exit(1),
             _ => Ok(()),
+        }
+    }
+
+    fn filter_calls(&self, program: &[u8], flags: u32) -> Done {
+        match sys::filter_calls(program, flags)? {
+            // Whoever gets it answers for the calls of this process from now on.
+            Some(listener) => self.ask(Report::Listener(listener.as_raw_fd())),
+            None => Ok(()),
         }
     }
 

@@ -52,27 +52,6 @@ fn detached_proc() -> sys::Result<OwnedFd> {
     sys::detached(fs.as_fd(), 0)
 }
 
-/// Has AppArmor confine the next program.
-pub(super) fn apply_profile(profile: &CStr) -> Done {
-    // The newer place is for hosts with several security modules.
-    let open_at = |path: &CStr| open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-    let file = match open_at(c"/proc/self/attr/apparmor/exec") {
-        Err(Errno::ENOENT) => open_at(c"/proc/self/attr/exec"),
-        file => file,
-    }?;
-    if !root::is_proc(file.as_fd())? {
-        return Err(Fault { part: Part::Proc, number: Errno::EXDEV as i32 });
-    }
-    let mut text = [0; 512];
-    let verb = b"exec ";
-    let profile = profile.to_bytes();
-    let length = verb.len() + profile.len();
-    let room = text.get_mut(..length).ok_or(Errno::ENAMETOOLONG)?;
-    room[..verb.len()].copy_from_slice(verb);
-    room[verb.len()..].copy_from_slice(profile);
-    Ok(sys::write_whole(&file, room)?)
-}
-
 /// Starts a session keyring, and gives the container's processes the right to search it.
 pub(super) fn join_keyring(name: &CStr) -> Done {
     // KEY_USR_SEARCH: children under other user ids find the keyring, as with runc.

@@ -1,6 +1,6 @@
 //! Capabilities by name and number.
 
-use oci_spec::runtime::{Capabilities, Process};
+use oci_spec::runtime::{Capabilities, Capability, Process};
 
 use crate::engine::step::Step;
 
@@ -83,6 +83,12 @@ impl Sets {
     }
 }
 
+/// Whether a process or one of its children can have the right to look into others.
+pub(super) fn may_trace(process: &Process) -> bool {
+    let bounding = process.capabilities().as_ref().and_then(|all| all.bounding().as_ref());
+    bounding.is_some_and(|set| set.contains(&Capability::SysPtrace))
+}
+
 fn bits(set: Option<&Capabilities>) -> u64 {
     set.into_iter().flatten().fold(0, |bits, capability| {
         let name = capability.to_string();
@@ -105,8 +111,6 @@ pub(crate) fn all() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::Capability;
-
     use super::*;
 
     #[test]

@@ -40,10 +40,11 @@ pub(super) fn all(
     namespaces: &Namespaces,
     facts: &Facts,
 ) -> Result<()> {
+    let binds = namespaces.has_users() || facts.has_no_nodes;
     let asked = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
     let asked = asked.map(Vec::as_slice).unwrap_or_default();
     for device in asked {
-        one(draft, &Device::of(device)?, namespaces)?;
+        one(draft, &Device::of(device)?, binds)?;
     }
     for (path, major, minor) in DEFAULT {
         let path = Path::new(path);
@@ -52,18 +53,18 @@ pub(super) fn all(
         }
         let number = nix::sys::stat::makedev(major, minor);
         let device = Device { path, kind: libc::S_IFCHR, number, mode: 0o666, uid: 0, gid: 0 };
-        one(draft, &device, namespaces)?;
+        one(draft, &device, binds)?;
     }
     links(draft, facts)
 }
 
-fn one(draft: &mut Draft, device: &Device<'_>, namespaces: &Namespaces) -> Result<()> {
+fn one(draft: &mut Draft, device: &Device<'_>, binds: bool) -> Result<()> {
     let path = in_container(device.path)?;
     if path.as_path() == Path::new("/") {
         return Err(Error::invalid("a device can't be the root directory"));
     }
     // A user namespace may not make nodes: the host's own is shown instead.
-    if namespaces.has_users() && device.kind != libc::S_IFIFO {
+    if binds && device.kind != libc::S_IFIFO {
         let tree = draft.file(Source::Device {
             path: device.path.to_owned(),
             kind: device.kind,

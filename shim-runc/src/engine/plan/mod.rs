@@ -3,16 +3,22 @@
 //! Everything here is computed and checked without touching the system, one file a concern of
 //! `config.json`; [`super::files`] opens what a plan names.
 
+mod asked;
 mod capabilities;
 mod cgroups;
+mod confine;
 mod devices;
 mod hooks;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod masks;
 mod mounts;
 mod namespaces;
 mod options;
 mod path;
 mod process;
+#[cfg(test)]
+mod property_tests;
 mod refuse;
 mod scheduling;
 mod source;
@@ -21,16 +27,17 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-use oci_spec::runtime::{Process, Spec};
-use shim_core::{Error, Kind, Result, model::Bundle};
+use oci_spec::runtime::Process;
+use shim_core::{Error, Result, model::Pid};
 
+pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
 pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
+pub(crate) use confine::Modules;
 pub(crate) use hooks::{Hook, Hooks};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use invariants::check_all;
 pub(crate) use mounts::system_mounts;
 pub(crate) use namespaces::{Mappings, Namespaces};
 pub(crate) use process::Limit;
@@ -38,7 +45,8 @@ pub(crate) use refuse::check;
 pub(crate) use source::{Idmap, Source, Tree};
 
 use super::{
-    seccomp::Filter,
+    agent::Agent,
+    net::Moves,
     stem::Request,
     step::Step,
     wire::{Slot, Text},
@@ -72,107 +80,16 @@ pub(crate) struct Plan {
     pub(crate) oom_score: Option<i32>,
     /// Resource limits; the child sets them.
     pub(crate) limits: Vec<Limit>,
+    /// Interfaces of the host that become the container's.
+    pub(crate) moves: Option<Moves>,
     /// The child may not raise hard limits, so the shim does.
     pub(crate) raises_limits: bool,
+    /// Who decides about calls that the filter does not.
+    pub(crate) agent: Option<Arc<Agent>>,
+    /// The container's init process, for one that is added to it.
+    pub(crate) init: Option<Pid>,
     /// What was left out of the spec, for the log.
     pub(crate) warnings: Vec<String>,
-}
-
-/// What the host is like, as far as plans depend on it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Facts {
-    /// There is a `/proc/kcore`.
-    pub(crate) kcore: bool,
-    /// The container's own directory in each hierarchy.
-    pub(crate) hierarchies: Vec<Hierarchy>,
-    /// The host has only cgroup v2.
-    pub(crate) is_unified: bool,
-    /// Where procfs and sysfs are mounted whole; only looked up without pivot_root(2).
-    pub(crate) system_mounts: Vec<PathBuf>,
-}
-
-/// One cgroup v1 hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Hierarchy {
-    /// The name of its mount point: `cpu,cpuacct`, `systemd`.
-    pub(crate) name: String,
-    /// What it is mounted with: `cpu,cpuacct`, `name=systemd`.
-    pub(crate) options: String,
-    /// The container's directory.
-    pub(crate) directory: PathBuf,
-}
-
-/// What the client decided beside the spec.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Choices {
-    /// Change the root without pivot_root(2), which a root filesystem in memory refuses.
-    pub(crate) no_pivot_root: bool,
-    /// The process gets a terminal.
-    pub(crate) terminal: bool,
-    /// How many files behind the standard streams the program gets, under the numbers that they have
-    /// in the stem.
-    pub(crate) kept_files: u32,
-    /// Who starts the container.
-    pub(crate) starter: Starter,
-}
-
-/// Who lets a container's program run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Starter {
-    /// The process that has made the container, and is there until then.
-    #[default]
-    Maker,
-    /// Another one, which finds the way by files that were given for it.
-    Other,
-}
-
-/// What a container's processes all have, the added ones too.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Inherited {
-    /// The seccomp filter.
-    pub(crate) filter: Option<Arc<Filter>>,
-    /// The execution domain.
-    pub(crate) personality: Option<u64>,
-    /// The score of processes that name none.
-    pub(crate) oom_score: Option<i32>,
-    /// The host has AppArmor.
-    pub(crate) has_apparmor: bool,
-    /// The name of the session keyring; nothing leaves them the shim's.
-    pub(crate) keyring: Option<String>,
-}
-
-/// All that a container's plan is made from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
-    pub(crate) spec: &'a Spec,
-    pub(crate) bundle: &'a Bundle,
-    pub(crate) namespaces: &'a Namespaces,
-    pub(crate) inherited: &'a Inherited,
-    pub(crate) hooks: &'a Hooks,
-    pub(crate) choices: Choices,
-    pub(crate) facts: &'a Facts,
-}
-
-impl Inherited {
-    /// Reads what a spec says for all processes; the filter is compiled elsewhere.
-    ///
-    /// # Errors
-    /// As [`Plan::container`].
-    pub(crate) fn of(
-        spec: &Spec,
-        filter: Option<Arc<Filter>>,
-        has_apparmor: bool,
-        keyring: Option<String>,
-    ) -> Result<Self> {
-        let personality = spec.linux().as_ref().and_then(|linux| linux.personality().as_ref());
-        Ok(Self {
-            filter,
-            personality: personality.map(scheduling::domain).transpose()?,
-            oom_score: spec.process().as_ref().and_then(Process::oom_score_adj),
-            has_apparmor,
-            keyring,
-        })
-    }
 }
 
 /// What is planned so far.
@@ -181,6 +98,8 @@ struct Draft {
     plan: Plan,
     /// Mounts that become read-only when nothing more is put into them.
     sealed: Vec<Text>,
+    /// The SELinux label of the files of new filesystems.
+    label: Option<Text>,
 }
 
 impl Draft {
@@ -199,21 +118,16 @@ impl Draft {
         namespaces: &Namespaces,
         inherited: &Inherited,
     ) -> Result<()> {
-        if let Some(profile) = process.apparmor_profile().as_deref().filter(|name| !name.is_empty())
-        {
-            if !inherited.has_apparmor {
-                let why = format!("AppArmor, for profile {profile}, is not enabled on this host");
-                return Err(Error::new(Kind::Unsupported, why));
-            }
-            self.step(Step::ApplyProfile { profile: Text::new(profile)? });
-        }
+        confine::program(self, process, inherited.modules)?;
         self.step(Step::StartSession {});
+        self.plan.agent.clone_from(&inherited.agent);
         self.plan.oom_score = process.oom_score_adj().or(inherited.oom_score);
         // Inside a user namespace no one may raise a hard limit.
         let raises = namespaces.has_users() && process.rlimits().is_some();
         let maps = namespaces.is_new(libc::CLONE_NEWUSER);
         self.plan.raises_limits = raises;
-        if self.plan.oom_score.is_some() || raises || maps {
+        let moves = self.plan.moves.is_some();
+        if self.plan.oom_score.is_some() || raises || maps || moves {
             self.step(Step::AwaitSettings {});
         }
         Ok(())
@@ -243,6 +157,7 @@ impl Plan {
             spec.process().as_ref().ok_or_else(|| Error::invalid("the spec has no process"))?;
         let linux = spec.linux().as_ref();
         let draft = &mut Draft::default();
+        draft.plan.moves = linux.map_or(Ok(None), |linux| namespaces.moves(linux))?;
         draft.settings(process, namespaces, inherited)?;
         namespaces.enter(draft)?;
         draft.keyring(inherited)?;
@@ -254,6 +169,7 @@ impl Plan {
 
         let propagation = mounts::Propagation::of(spec)?;
         mounts::root(draft, spec, bundle, propagation)?;
+        draft.label = confine::filesystems(spec, inherited.modules)?;
         let dev_is_bound = mounts::all(draft, spec, bundle, namespaces, propagation, facts)?;
         if !dev_is_bound {
             devices::all(draft, spec, namespaces, facts)?;
@@ -282,7 +198,14 @@ impl Plan {
         refuse::check_process(process)?;
         let draft = &mut Draft::default();
         draft.settings(process, namespaces, inherited)?;
-        namespaces.follow(draft);
+        // AppArmor's profile is set by the host's procfs, so that comes first; it forbids the same.
+        let has_profile =
+            process.apparmor_profile().as_deref().is_some_and(|name| !name.is_empty());
+        if inherited.may_trace && !namespaces.has_users() && !has_profile {
+            namespaces.follow_between(draft);
+        } else {
+            namespaces.follow(draft);
+        }
         draft.keyring(inherited)?;
         process::streams(draft, process, choices, Console::Apart)?;
         process::run(draft, process, inherited, choices, Start::AtOnce)?;
@@ -357,8 +280,9 @@ impl Plan {
     fn file(&mut self, source: Source) -> Slot {
         // A mount can be moved to one place only, so each step has a tree of its own.
         let is_shared = matches!(source, Source::Null | Source::Init | Source::Output);
-        let known = self.sources.iter().position(|known| *known == source);
-        let index = known.filter(|_| is_shared).unwrap_or_else(|| {
+        let known = || self.sources.iter().position(|known| *known == source);
+        let known = if is_shared { known() } else { None };
+        let index = known.unwrap_or_else(|| {
             self.sources.push(source);
             self.sources.len() - 1
         });

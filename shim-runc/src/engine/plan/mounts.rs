@@ -6,7 +6,8 @@ use oci_spec::runtime::{Mount, Spec};
 use shim_core::{Context, Error, Kind, Result, model::Bundle};
 
 use super::{
-    Choices, Draft, Facts, Idmap, Mappings, Namespaces, Source, Tree, cgroups, in_container,
+    Choices, Draft, Facts, Idmap, Mappings, Namespaces, Source, Tree, cgroups, confine,
+    in_container,
     options::{self, Options},
     path, place,
 };
@@ -81,8 +82,14 @@ pub(super) fn root(
     if copies != 0 {
         draft.step(Step::Propagate { flags: copies | libc::MS_REC });
     }
-    let tree =
-        Tree { path: path.clone(), reach: Reach::Tree, propagation: copies, changes, idmap: None };
+    let tree = Tree {
+        path: path.clone(),
+        reach: Reach::Tree,
+        propagation: copies,
+        changes,
+        is_proc: false,
+        idmap: None,
+    };
     let tree = draft.file(Source::Tree(tree));
     draft.step(Step::AttachRoot { tree, path: Text::new(path)? });
     Ok(())
@@ -164,6 +171,11 @@ impl One {
                 cgroups::mount(draft, self, namespaces, propagation, facts)
             }
             _ => {
+                if let Some(label) =
+                    draft.label.clone().filter(|_| confine::takes_label(&self.kind))
+                {
+                    self.options.filesystem.push((Text::from(c"context"), Some(label)));
+                }
                 let sealed = self.take_read_only();
                 self.filesystem(draft)?;
                 if sealed { self.seal(draft) } else { Ok(()) }
@@ -243,6 +255,7 @@ impl One {
             reach,
             propagation: propagation.of_copies(),
             changes: self.options.changes(),
+            is_proc: self.target == Path::new("/proc"),
             idmap: self.idmap(namespaces)?,
         };
         let tree = draft.file(Source::Tree(tree));

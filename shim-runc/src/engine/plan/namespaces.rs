@@ -2,11 +2,15 @@
 
 use std::{fmt::Write, path::PathBuf};
 
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 use shim_core::{Error, Kind, Result};
 
 use super::{Draft, Idmap, Source};
-use crate::engine::{step::Step, wire::Text};
+use crate::engine::{
+    net::Moves,
+    step::Step,
+    wire::{Slot, Text},
+};
 
 const NEWTIME: i32 = 0x80;
 
@@ -149,16 +153,28 @@ impl Namespaces {
 
     /// Plans the way of one more process into a container's namespaces.
     pub(super) fn follow(&self, draft: &mut Draft) {
+        let (pidfd, kinds) = self.container(draft);
+        draft.step(Step::JoinContainer { pidfd, kinds });
+        if self.has_users() {
+            draft.step(Step::BecomeRoot {});
+        }
+    }
+
+    /// The same where somebody inside may look into processes: another process joins, and what that
+    /// clones never has the host's root.
+    pub(super) fn follow_between(&self, draft: &mut Draft) {
+        let way = self.container(draft);
+        draft.plan.request.joins.push(way);
+    }
+
+    /// The way to a container by its init process, the pid namespace apart.
+    fn container(&self, draft: &mut Draft) -> (Slot, u64) {
         let all = self.joined.iter().fold(self.new, |all, joined| all | joined.kind);
         let pidfd = draft.file(Source::Init);
         if all & libc::CLONE_NEWPID != 0 {
             draft.plan.request.pids = Some(pidfd);
         }
-        let kinds = u64::from((all & !libc::CLONE_NEWPID).cast_unsigned());
-        draft.step(Step::JoinContainer { pidfd, kinds });
-        if self.has_users() {
-            draft.step(Step::BecomeRoot {});
-        }
+        (pidfd, u64::from((all & !libc::CLONE_NEWPID).cast_unsigned()))
     }
 
     /// The mappings of a mount that names none.
@@ -168,6 +184,16 @@ impl Namespaces {
         }
         let users = self.joined.iter().find(|joined| joined.kind == libc::CLONE_NEWUSER)?;
         Some(Idmap::Namespace(users.path.clone()))
+    }
+
+    /// The interfaces that move into the container's network namespace.
+    pub(super) fn moves(&self, linux: &Linux) -> Result<Option<Moves>> {
+        let joined = self.joined.iter().find(|joined| joined.kind == libc::CLONE_NEWNET);
+        let moves = Moves::of(linux, joined.map(|joined| joined.path.clone()))?;
+        if moves.is_some() && !self.has(libc::CLONE_NEWNET) {
+            return Err(Error::invalid("linux.netDevices needs a network namespace"));
+        }
+        Ok(moves)
     }
 
     /// The host's id for a user id inside, where the spec tells.

@@ -125,8 +125,9 @@ impl Options {
             }
             all.push_str(&key.to_string());
             if let Some(value) = value {
-                all.push('=');
-                all.push_str(&value.to_string());
+                // A label may have commas; no other option is taken with quotes.
+                let quote = if *key == Text::from(c"context") { "\"" } else { "" };
+                all.push_str(&format!("={quote}{value}{quote}"));
             }
         }
         Text::new(all)

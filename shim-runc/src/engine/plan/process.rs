@@ -1,6 +1,9 @@
 //! The process: its streams, limits, user, privileges and program.
 
-use std::path::Path;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+};
 
 use oci_spec::runtime::{PosixRlimitType, Process};
 use shim_core::{Error, Result};
@@ -173,19 +176,22 @@ fn resource(kind: PosixRlimitType) -> u32 {
 
 /// The environment, of each variable the last value, in the order of the first ones.
 fn environment(process: &Process) -> Result<Vec<Text>> {
-    let mut all: Vec<(&str, &str)> = Vec::new();
+    let mut all: Vec<&String> = Vec::new();
+    let mut places = HashMap::new();
     for variable in process.env().iter().flatten() {
         let Some((name, _)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             return Err(Error::invalid(format!("{variable:?} is no environment variable")));
         };
-        match all.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = variable,
-            None => all.push((name, variable)),
+        match places.entry(name) {
+            Entry::Occupied(place) => all[*place.get()] = variable,
+            Entry::Vacant(place) => {
+                place.insert(all.len());
+                all.push(variable);
+            }
         }
     }
     // An empty home is as good as none.
-    let kept = all.into_iter().filter(|(_, variable)| *variable != "HOME=");
-    kept.map(|(_, variable)| Text::new(variable)).collect()
+    all.into_iter().filter(|variable| *variable != "HOME=").map(Text::new).collect()
 }
 
 /// The step that finds the program, and its arguments.

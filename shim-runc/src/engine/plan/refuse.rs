@@ -6,14 +6,6 @@ use shim_core::{Error, Kind, Result};
 
 pub(crate) fn check(spec: &Spec) -> Result<()> {
     version(spec.version())?;
-    if let Some(linux) = spec.linux() {
-        let asked = [
-            (linux.intel_rdt().is_some(), "linux.intelRdt"),
-            (linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()), "linux.netDevices"),
-            (is_set(linux.mount_label().as_deref()), "linux.mountLabel (SELinux)"),
-        ];
-        refuse(&asked)?;
-    }
     let foreign = [
         (spec.vm().is_some(), "vm"),
         (spec.windows().is_some(), "windows"),
@@ -25,8 +17,8 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
 
 pub(super) fn check_process(process: &Process) -> Result<()> {
     refuse(&[
-        (is_set(process.selinux_label().as_deref()), "process.selinuxLabel"),
         (is_set(process.user().username().as_deref()), "process.user.username"),
+        (is_set(process.command_line().as_deref()), "process.commandLine"),
     ])
 }
 

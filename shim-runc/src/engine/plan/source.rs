@@ -42,6 +42,8 @@ pub(crate) struct Tree {
     /// `MS_SLAVE` or kin, for the whole copy; 0 leaves it.
     pub(crate) propagation: u64,
     pub(crate) changes: Vec<(Reach, MountChange)>,
+    /// It is to be the container's `/proc`, and so has to be a procfs.
+    pub(crate) is_proc: bool,
     /// Whose ids the files of the copy have.
     pub(crate) idmap: Option<(Idmap, Reach)>,
 }

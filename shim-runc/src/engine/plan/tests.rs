@@ -6,7 +6,7 @@ use shim_core::{Kind, model::Bundle};
 
 use super::*;
 
-fn spec() -> Value {
+pub(super) fn spec() -> Value {
     json!({
         "ociVersion": "1.1.0",
         "root": { "path": "rootfs", "readonly": true },
@@ -37,6 +37,10 @@ fn spec() -> Value {
 }
 
 fn plan_with(spec: &Value, choices: Choices, facts: &Facts) -> Result<Plan> {
+    plan_on(spec, choices, facts, Modules::default())
+}
+
+fn plan_on(spec: &Value, choices: Choices, facts: &Facts, modules: Modules) -> Result<Plan> {
     let spec: Spec = serde_json::from_value(spec.clone()).expect("a spec");
     check(&spec)?;
     let namespaces = Namespaces::of(&spec)?;
@@ -45,7 +49,7 @@ fn plan_with(spec: &Value, choices: Choices, facts: &Facts) -> Result<Plan> {
         spec: &spec,
         bundle: &Bundle::new("/bundle").unwrap(),
         namespaces: &namespaces,
-        inherited: &Inherited::of(&spec, None, false, keyring)?,
+        inherited: &Inherited::of(&spec, None, None, None, modules, keyring)?,
         hooks: &Hooks::of(&spec)?,
         choices,
         facts,
@@ -158,7 +162,7 @@ fn a_user_namespace_binds_its_devices_and_joins_in_between() {
 fn an_added_process_follows_into_all_namespaces() {
     let full: Spec = serde_json::from_value(spec()).unwrap();
     let namespaces = Namespaces::of(&full).unwrap();
-    let inherited = Inherited::of(&full, None, false, None).unwrap();
+    let inherited = Inherited::of(&full, None, None, None, Modules::default(), None).unwrap();
     let process = full.process().as_ref().unwrap();
     let plan = Plan::process(process, &namespaces, &inherited, Choices::default()).unwrap();
     let lines = lines(&plan);
@@ -242,11 +246,42 @@ fn hooks_stand_at_their_moments() {
 }
 
 #[test]
+fn selinux_labels_the_program_and_what_is_mounted() {
+    let mut spec = spec();
+    spec["process"]["selinuxLabel"] = "u:r:container_t:s0:c1,c2".into();
+    spec["linux"]["mountLabel"] = "u:object_r:container_file_t:s0:c1,c2".into();
+    let modules = Modules { has_selinux: true, ..Modules::default() };
+    let plan = plan_on(&spec, Choices::default(), &Facts::default(), modules).unwrap();
+    // While the host's procfs is there, and nobody else's.
+    assert_eq!(lines(&plan)[0], "apply SELinux label u:r:container_t:s0:c1,c2");
+    let mut labelled = Vec::new();
+    for step in &plan.steps {
+        if let Step::Mount { kind, options, .. } = step
+            && options.iter().any(|(key, _)| key.to_string() == "context")
+        {
+            labelled.push(kind.to_string());
+        }
+    }
+    assert_eq!(labelled, ["tmpfs"]);
+}
+
+#[test]
+fn what_is_of_other_systems_is_refused() {
+    for change in [
+        (|spec| spec["process"]["user"]["username"] = "x".into()) as fn(&mut Value),
+        |spec| spec["process"]["commandLine"] = "x y".into(),
+        |spec| spec["windows"] = json!({ "layerFolders": [] }),
+        |spec| spec["solaris"] = json!({}),
+    ] {
+        let err = refused(change);
+        assert_eq!(err.kind(), Kind::Unsupported, "{err:#}");
+    }
+}
+
+#[test]
 fn what_is_not_offered_is_refused() {
     for change in [
-        (|spec| spec["linux"]["intelRdt"] = json!({ "closID": "x" })) as fn(&mut Value),
-        |spec| spec["linux"]["netDevices"] = json!({ "eth0": {} }),
-        |spec| spec["linux"]["mountLabel"] = "x".into(),
+        (|spec| spec["linux"]["mountLabel"] = "x".into()) as fn(&mut Value),
         |spec| spec["process"]["selinuxLabel"] = "x".into(),
         |spec| spec["process"]["apparmorProfile"] = "x".into(),
         |spec| spec["linux"]["personality"] = json!({ "domain": "LINUX", "flags": ["x"] }),

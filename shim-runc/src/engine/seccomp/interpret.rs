@@ -1,6 +1,41 @@
-//! Runs a filter as the kernel does, for the tests.
+//! Runs a filter as the kernel does, for tests and fuzzers.
 
-use super::Instruction;
+use oci_spec::runtime::LinuxSeccomp;
+
+use super::{
+    Instruction,
+    abi::{Abi, Machine},
+    compile_for,
+};
+
+/// Compiles a profile for each kind of machine, and runs the filter for calls of each of its ABIs: it
+/// is one that the kernel takes, every path through it returns, and none is longer than it is itself.
+///
+/// # Panics
+/// When the filter is not as it has to be.
+pub(crate) fn check_profile(profile: &LinuxSeccomp) {
+    let all = [
+        (Machine::X86_64, &[Abi::X86_64, Abi::X32, Abi::I386][..]),
+        (Machine::Aarch64, &[Abi::Aarch64, Abi::Arm][..]),
+    ];
+    for (machine, abis) in all {
+        let Ok(filter) = compile_for(machine, profile) else { continue };
+        check(&filter.program);
+        let again = compile_for(machine, profile).expect("it was compiled before");
+        assert_eq!(filter, again, "compiling is not deterministic");
+        let archs = abis.iter().map(|abi| abi.audit()).chain([0, u32::MAX]);
+        for arch in archs {
+            let low = 0..600;
+            let others = [0x4000_0000, 0x4000_0201, 0xf_0002, u32::MAX - 1, u32::MAX];
+            for number in low.chain(others) {
+                for args in [[0; 6], [u64::MAX; 6], [0x1_0000_0005; 6]] {
+                    let (_, steps) = run(&filter.program, &Call { arch, number, args });
+                    assert!(steps <= filter.program.len());
+                }
+            }
+        }
+    }
+}
 
 /// What a program sees of a call.
 #[derive(Clone, Copy, Debug)]

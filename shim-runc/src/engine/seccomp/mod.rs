@@ -13,7 +13,7 @@
 
 mod abi;
 mod assemble;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod interpret;
 #[cfg(test)]
 #[expect(unsafe_code, reason = "loads a filter into a thread of the test")]
@@ -30,10 +30,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag};
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag};
 use shim_core::{Error, Kind, Result};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::interpret::check_profile;
 use self::{abi::Machine, profile::Profile};
+use super::sys::NEW_LISTENER;
 
 /// The longest program that the kernel takes, `BPF_MAXINSNS`.
 const MAX_LENGTH: usize = 4096;
@@ -67,7 +70,7 @@ pub(crate) struct Filter {
 /// Compiles a profile for the machine we run on.
 ///
 /// # Errors
-/// `Unsupported` for `SCMP_ACT_NOTIFY`; `InvalidArgument` for what makes no sense.
+/// `InvalidArgument` for what makes no sense, `Unsupported` on a processor that we know nothing of.
 pub(crate) fn compile(spec: &LinuxSeccomp) -> Result<Filter> {
     let machine = Machine::of_host().ok_or_else(|| {
         Error::new(Kind::Unsupported, "seccomp profiles on this kind of processor")
@@ -86,22 +89,30 @@ fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
     Ok(Filter { program, flags: flags(spec) })
 }
 
+/// Whether a profile gives any call to an agent.
+pub(crate) fn notifies(spec: &LinuxSeccomp) -> bool {
+    let mut calls = spec.syscalls().iter().flatten();
+    calls.any(|call| call.action() == LinuxSeccompAction::ScmpActNotify)
+}
+
 fn flags(spec: &LinuxSeccomp) -> u32 {
     const TSYNC: u32 = 1 << 0;
     const LOG: u32 = 1 << 1;
     const SPEC_ALLOW: u32 = 1 << 2;
-    let Some(flags) = spec.flags() else {
-        // As runc: a container without wishes is not slowed down by mitigations.
-        return SPEC_ALLOW;
-    };
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+    let listens = if notifies(spec) { NEW_LISTENER } else { 0 };
+    // As runc: a container without wishes is not slowed down by mitigations.
+    let Some(flags) = spec.flags() else { return listens | SPEC_ALLOW };
     let bit = |flag: &LinuxSeccompFilterFlag| match flag {
         LinuxSeccompFilterFlag::SeccompFilterFlagTsync => TSYNC,
         LinuxSeccompFilterFlag::SeccompFilterFlagLog => LOG,
         LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => SPEC_ALLOW,
-        // The kernel refuses it without a listener, to whom alone it means something.
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
     };
-    flags.iter().map(bit).fold(0, |set, bit| set | bit)
+    let set = flags.iter().map(bit).fold(listens, |set, bit| set | bit);
+    // The kernel refuses the one without a listener, to whom alone it means something, and the other
+    // with one; the process that loads the filter has one thread.
+    set & !(if listens == 0 { WAIT_KILLABLE_RECV } else { TSYNC })
 }
 
 /// Compiled filters by the hash of their profile. It may be shared between threads.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
-use shim_core::{Error, Kind, Result};
+use shim_core::{Error, Result};
 
 use super::abi::{ARM_PRIVATE, Abi, Numbers, Table, multiplexed};
 
@@ -16,6 +16,8 @@ pub(super) struct Action(pub(super) u32);
 impl Action {
     pub(super) const KILL_THREAD: Self = Self(0);
     pub(super) const ENOSYS: Self = Self::errno(libc::ENOSYS.unsigned_abs());
+    /// An agent decides.
+    const NOTIFY: Self = Self(0x7fc0_0000);
 
     const KILL_PROCESS: u32 = 0x8000_0000;
     const TRAP: u32 = 0x0003_0000;
@@ -30,10 +32,10 @@ impl Action {
         Self(Self::ERRNO | value & 0xffff)
     }
 
-    fn of(action: LinuxSeccompAction, value: Option<u32>) -> Result<Self> {
+    fn of(action: LinuxSeccompAction, value: Option<u32>) -> Self {
         // EPERM where the profile gives no value, for a tracer too.
         let value = value.unwrap_or(libc::EPERM.unsigned_abs()) & 0xffff;
-        Ok(match action {
+        match action {
             LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => {
                 Self::KILL_THREAD
             }
@@ -43,11 +45,8 @@ impl Action {
             LinuxSeccompAction::ScmpActTrace => Self(Self::TRACE | value),
             LinuxSeccompAction::ScmpActLog => Self(Self::LOG),
             LinuxSeccompAction::ScmpActAllow => Self(Self::ALLOW),
-            LinuxSeccompAction::ScmpActNotify => {
-                let text = "seccomp action SCMP_ACT_NOTIFY (listenerPath) is not supported";
-                return Err(Error::new(Kind::Unsupported, text));
-            }
-        })
+            LinuxSeccompAction::ScmpActNotify => Self::NOTIFY,
+        }
     }
 
     /// The kernel's own order: of several filters, the strictest action wins.
@@ -129,11 +128,21 @@ pub(super) struct Calls {
 impl Profile {
     /// Reads a spec's profile.
     pub(super) fn read(spec: &LinuxSeccomp) -> Result<Self> {
-        let default = Action::of(spec.default_action(), spec.default_errno_ret())?;
+        let default = Action::of(spec.default_action(), spec.default_errno_ret());
+        if default == Action::NOTIFY {
+            // The process could not even say that there is a listener.
+            let why = "seccomp profile: SCMP_ACT_NOTIFY can't be the default action";
+            return Err(Error::invalid(why));
+        }
         let table = Table::read();
         let mut rules = Vec::new();
         for syscall in spec.syscalls().iter().flatten() {
-            let action = Action::of(syscall.action(), syscall.errno_ret())?;
+            let action = Action::of(syscall.action(), syscall.errno_ret());
+            if action == Action::NOTIFY && syscall.names().iter().any(|name| name == "write") {
+                let why = "seccomp profile: SCMP_ACT_NOTIFY can't be for write: a process tells of \
+                           its listener by write";
+                return Err(Error::invalid(why));
+            }
             let alternatives = alternatives(syscall)?;
             for name in syscall.names() {
                 if name.is_empty() {

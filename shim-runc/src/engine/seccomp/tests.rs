@@ -9,6 +9,7 @@ use super::{
     naive::Reading,
     *,
 };
+use crate::engine::dice::Dice;
 
 const ALLOW: u32 = 0x7fff_0000;
 const EPERM: u32 = 0x0005_0001;
@@ -202,28 +203,12 @@ fn every_test_of_an_argument_is_exact_in_both_halves() {
     }
 }
 
-/// Numbers that look random and are the same each time.
-struct Dice(u64);
-
-impl Dice {
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let index = self.roll(from.len() as u64);
-        from[usize::try_from(index).unwrap()]
-    }
-
-    /// A value with something in one half or both.
-    fn value(&mut self) -> u64 {
-        match self.roll(3) {
-            0 => self.roll(4),
-            1 => self.roll(4) << 32 | self.roll(4),
-            _ => u64::MAX - self.roll(4),
-        }
-    }
-
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+/// A value with something in one half or both.
+fn value(dice: &mut Dice) -> u64 {
+    match dice.roll(3) {
+        0 => dice.roll(4),
+        1 => dice.roll(4) << 32 | dice.roll(4),
+        _ => u64::MAX - dice.roll(4),
     }
 }
 
@@ -240,7 +225,7 @@ fn random_profile(dice: &mut Dice, rules: u64) -> LinuxSeccomp {
     let mut syscalls = Vec::new();
     for _ in 0..rules {
         let arg = |dice: &mut Dice| {
-            json!({ "index": dice.roll(6), "value": dice.value(), "valueTwo": dice.value(),
+            json!({ "index": dice.roll(6), "value": value(dice), "valueTwo": value(dice),
                     "op": format!("SCMP_CMP_{}", dice.pick(&ops)) })
         };
         let args: Vec<_> = (0..dice.roll(4)).map(|_| arg(dice)).collect();
@@ -264,7 +249,7 @@ fn random_profiles_mean_what_they_say() {
     let mut dice = Dice(7);
     for round in 0..60 {
         let profile = random_profile(&mut dice, 1 + round);
-        let args: Vec<_> = (0..4).map(|_| [0; 6].map(|_: u64| dice.value())).collect();
+        let args: Vec<_> = (0..4).map(|_| [0; 6].map(|_: u64| value(&mut dice))).collect();
         compare(Machine::X86_64, &profile, &args);
         compare(Machine::Aarch64, &profile, &args);
     }
@@ -370,15 +355,23 @@ fn flags_are_the_kernels() {
     assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), 0);
     assert_eq!(flags(json!([])), 0);
     assert_eq!(flags(Value::Null), 4);
+    let listening = |flags: Value| {
+        let profile = spec(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags,
+            "syscalls": [{ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }] }));
+        compile_for(Machine::X86_64, &profile).unwrap().flags
+    };
+    assert_eq!(listening(Value::Null), 8 + 4);
+    assert_eq!(listening(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), 8 + 32);
+    assert_eq!(listening(json!(["SECCOMP_FILTER_FLAG_TSYNC"])), 8);
 }
 
 #[test]
 fn what_is_not_served_is_refused() {
     let kind = |profile: Value| compile(&spec(profile)).unwrap_err().kind();
     let notify = json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/l",
-        "syscalls": [{ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }] });
-    assert_eq!(kind(notify), Kind::Unsupported);
-    assert_eq!(kind(json!({ "defaultAction": "SCMP_ACT_NOTIFY" })), Kind::Unsupported);
+        "syscalls": [{ "names": ["mount", "write"], "action": "SCMP_ACT_NOTIFY" }] });
+    assert_eq!(kind(notify), Kind::InvalidArgument);
+    assert_eq!(kind(json!({ "defaultAction": "SCMP_ACT_NOTIFY" })), Kind::InvalidArgument);
     let argument = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": ["mount"],
         "action": "SCMP_ACT_LOG", "args": [{ "index": 6, "value": 0, "op": "SCMP_CMP_EQ" }] }] });
     assert_eq!(kind(argument), Kind::InvalidArgument);

@@ -98,9 +98,14 @@ fn attend(
         return work.answer(Err(Refusal { part: Part::Clone, errno: Errno::EMFILE }), 0);
     }
     if work.request.joins.left() == 0 {
-        return work.answer(work.clone_at_home(), 0);
+        let made = work.clone_at_home();
+        // Another container's child must not land in this one's namespaces: no stem is better than one
+        // that stands elsewhere. A user's can't go back; it makes one process, and ends.
+        let back = work.go_back();
+        work.answer(made, 0)?;
+        return back;
     }
-    match sys::clone_process(0, None) {
+    match work.clone_between() {
         Ok(Cloned::Child) => {
             // Nobody is left to be told of an answer that can't be sent.
             let _ = work.answer(work.clone_elsewhere(), sys::own_pid());
@@ -160,21 +165,29 @@ impl Work<'_> {
         }
     }
 
-    /// Clones from the stem, whose own namespaces are the same afterwards.
+    /// Clones from the stem.
     fn clone_at_home(&self) -> Done<(i32, OwnedFd)> {
-        let made = self.set_pids().and_then(|()| self.set_clock()).and_then(|()| self.clone());
-        // Another container's child must not land in this one's namespaces: no stem is better
-        // than one that stands elsewhere.
+        let cgroup = self.cgroup().map_err(at(Part::Clone));
+        let ready = self.set_pids().and_then(|()| self.set_clock());
+        ready.and(cgroup).and_then(|cgroup| self.clone(cgroup))
+    }
+
+    /// Has the stem's next children in its own namespaces again.
+    fn go_back(&self) -> sys::Result<()> {
         if self.request.pids.is_some() {
-            let back = sys::join_namespace(self.home.pids.as_fd(), libc::CLONE_NEWPID);
-            back.unwrap_or_else(|_| sys::exit(1));
+            sys::join_namespace(self.home.pids.as_fd(), libc::CLONE_NEWPID)?;
         }
         if self.request.clock.is_some() {
-            let clock = self.home.clock.as_ref().ok_or(Errno::ENOSYS);
-            let back = clock.and_then(|clock| sys::join_namespace(clock.as_fd(), NEWTIME));
-            back.unwrap_or_else(|_| sys::exit(1));
+            let clock = self.home.clock.as_ref().ok_or(Errno::ENOSYS)?;
+            sys::join_namespace(clock.as_fd(), NEWTIME)?;
         }
-        made
+        Ok(())
+    }
+
+    /// Clones the process in between. It starts in the cgroup that the new one is to inherit: what
+    /// leads to that cgroup is of the host, and stays out of the container.
+    fn clone_between(&self) -> sys::Result<Cloned> {
+        sys::clone_process(0, self.cgroup()?)
     }
 
     /// Clones from a process in between, which joins namespaces first and ends afterwards.
@@ -186,7 +199,11 @@ impl Work<'_> {
             let namespace = self.files.get(namespace.0).map_err(at(Part::Join))?;
             sys::join_namespace(namespace, kind).map_err(at(Part::Join))?;
         }
-        self.clone()
+        // Who may trace in there can look into the new process from its first moment on.
+        let clock = self.home.clock.as_ref().map(AsFd::as_fd);
+        let own = [Some(self.home.pids.as_fd()), clock, self.cgroup().unwrap_or_default()];
+        own.into_iter().flatten().for_each(sys::close_early);
+        self.clone(None)
     }
 
     /// Chooses the pid namespace of children.
@@ -211,9 +228,12 @@ impl Work<'_> {
         write(c"/proc/self/timens_offsets").map_err(at(Part::Clock))
     }
 
-    fn clone(&self) -> Done<(i32, OwnedFd)> {
-        let cgroup = self.request.cgroup.map(|cgroup| self.files.get(cgroup.0)).transpose();
-        let cgroup = cgroup.map_err(at(Part::Clone))?;
+    /// The cgroup of v2 that is asked for.
+    fn cgroup(&self) -> sys::Result<Option<BorrowedFd<'_>>> {
+        self.request.cgroup.map(|cgroup| self.files.get(cgroup.0)).transpose()
+    }
+
+    fn clone(&self, cgroup: Option<BorrowedFd<'_>>) -> Done<(i32, OwnedFd)> {
         match sys::clone_process(self.request.namespaces, cgroup).map_err(at(Part::Clone))? {
             Cloned::Child => self.become_child(),
             Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),

@@ -21,7 +21,7 @@ pub(crate) use exec::{Vector, execute, map_bytes};
 pub(crate) use files::*;
 pub(crate) use mounts::*;
 pub(crate) use process::*;
-pub(crate) use socket::{FILES_PER_MESSAGE, Files, receive, send};
+pub(crate) use socket::{FILES_PER_MESSAGE, Files, receive, send, send_some};
 pub(crate) use system::*;
 
 /// The result of a system call, without any allocation.

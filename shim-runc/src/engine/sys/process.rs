@@ -2,18 +2,21 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
 };
 
 use nix::errno::Errno;
 
-use super::{Result, done};
+use super::{Result, done, owned};
 
 /// `PR_CAPBSET_READ` and kin are in libc for every target; the ambient set's commands are not.
 const PR_CAP_AMBIENT: i32 = 47;
 const PR_CAP_AMBIENT_RAISE: libc::c_ulong = 2;
 const PR_CAP_AMBIENT_CLEAR_ALL: libc::c_ulong = 4;
+
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
 
 /// Effective, permitted and inheritable capabilities, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,8 +202,9 @@ pub(crate) fn describe_key(key: i32, into: &mut [u8]) -> Result<usize> {
 
 /// Filters this thread's system calls from now on, seccomp(2).
 ///
-/// `program` holds instructions of eight bytes as `struct sock_filter` has them.
-pub(crate) fn filter_calls(program: &[u8], flags: u32) -> Result<()> {
+/// `program` holds instructions of eight bytes as `struct sock_filter` has them. With [`NEW_LISTENER`]
+/// among the flags there is a descriptor for seccomp_unotify(2).
+pub(crate) fn filter_calls(program: &[u8], flags: u32) -> Result<Option<OwnedFd>> {
     const SECCOMP_SET_MODE_FILTER: u32 = 1;
     #[repr(C)]
     struct Program {
@@ -211,9 +215,22 @@ pub(crate) fn filter_calls(program: &[u8], flags: u32) -> Result<()> {
     let program = Program { length, first: program.as_ptr() };
     // SAFETY: the kernel copies `length` instructions of eight bytes, which are there; it has no
     // demand on their alignment.
-    done(unsafe {
+    let loaded = unsafe {
         libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    })
+    };
+    if flags & NEW_LISTENER == 0 {
+        return done(loaded).map(|()| None);
+    }
+    // SAFETY: with this flag it returns a descriptor made for us.
+    unsafe { owned(loaded) }.map(Some)
+}
+
+/// Copies a descriptor of another process, pidfd_getfd(2).
+pub(crate) fn take_file(pidfd: BorrowedFd<'_>, number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: the call takes integers; the descriptor is open for its length.
+    let taken = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    // SAFETY: it returns a descriptor made for us.
+    unsafe { owned(taken) }
 }
 
 /// Signals the process behind a pidfd, pidfd_send_signal(2).

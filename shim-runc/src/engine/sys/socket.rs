@@ -81,6 +81,15 @@ impl Drop for Files {
 
 /// Sends one message, sendmsg(2).
 pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], files: &[BorrowedFd<'_>]) -> Result<()> {
+    send_some(socket, bytes, files).map(drop)
+}
+
+/// The same, and how many bytes went: over a stream they may be less than all.
+pub(crate) fn send_some(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> Result<usize> {
     if files.len() > FILES_PER_MESSAGE {
         return Err(Errno::EMSGSIZE);
     }
@@ -118,7 +127,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], files: &[BorrowedFd<'_>
             unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
         match Errno::result(sent) {
             Err(Errno::EINTR) => {}
-            sent => return sent.map(drop),
+            sent => return usize::try_from(sent?).map_err(|_| Errno::EIO),
         }
     }
 }

@@ -6,7 +6,11 @@ use serde_json::json;
 use shim_core::{Container, Kind};
 
 use super::cases;
-use crate::{Bench, bundle::Made, host};
+use crate::{
+    Bench,
+    bundle::Made,
+    host::{self, children},
+};
 
 async fn refuses(bench: &Bench, change: impl FnOnce(&mut serde_json::Value), expected: &str) {
     let made = Made::script("true").with(change);
@@ -148,7 +152,7 @@ cases! {
 }
 
 /// A backend with a stem of its own: the others still need theirs.
-async fn another(bench: &Bench) -> (Bench, i32) {
+pub(super) async fn another(bench: &Bench) -> (Bench, i32) {
     let mut backend = shim_runc::NativeBackend::new();
     let before = children();
     shim_core::Backend::open(&mut backend, bench.host.clone()).unwrap();
@@ -160,12 +164,6 @@ async fn another(bench: &Bench) -> (Bench, i32) {
         }
     };
     (Bench { backend, host: bench.host.clone() }, stem)
-}
-
-fn children() -> Vec<i32> {
-    let path = format!("/proc/self/task/{}/children", nix::unistd::gettid());
-    let all = fs::read_to_string(path).unwrap();
-    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {

@@ -1,13 +1,15 @@
 //! The tests, one file a concern.
 
 mod allocations;
-mod attacks;
 mod exec;
 mod failures;
 mod hooks;
 mod limits;
 mod mounts;
+mod net;
+mod notify;
 mod privileges;
+mod security;
 mod terminal;
 mod users;
 mod view;
@@ -26,6 +28,7 @@ macro_rules! cases {
     };
 }
 use cases;
+use failures::another;
 
 /// Every test.
 pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
@@ -33,14 +36,15 @@ pub(crate) fn all() -> impl Iterator<Item = &'static (&'static str, Case)> {
         view::ALL,
         mounts::ALL,
         privileges::ALL,
+        net::ALL,
+        notify::ALL,
         limits::ALL,
         exec::ALL,
         terminal::ALL,
         users::ALL,
         failures::ALL,
         hooks::ALL,
-        attacks::ALL,
         allocations::ALL,
     ];
-    files.into_iter().flatten()
+    files.into_iter().flatten().chain(security::all())
 }

@@ -103,6 +103,34 @@ Seccomp: 0
         assert_eq!(made.output(bench).await, "7 3\n00000008\n");
     }
 
+    async fn an_added_process_runs_on_its_own_processors(bench: &Bench) {
+        let made = Made::command(&["/bin/sleep", "1000"]).with(|spec| {
+            // For added processes alone.
+            spec["process"]["execCPUAffinity"] = json!({ "initial": "0", "final": "1" });
+        });
+        let running = made.create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        let look = ["/bin/grep", "Cpus_allowed_list", "/proc/1/status", "/proc/self/status"];
+        let mut process = crate::bundle::process(&look);
+        process["execCPUAffinity"] = made.spec["process"]["execCPUAffinity"].clone();
+        let (process, output) = running.exec_process("e", process).await.unwrap();
+        assert_eq!(process.exit.await.status, shim_core::model::ExitStatus::Code(0));
+        let printed = crate::bundle::read_all(output);
+        let lists: Vec<_> = printed.lines().map(|line| line.rsplit('\t').next().unwrap()).collect();
+        assert_eq!(lists[1], "1", "{printed}");
+        assert_ne!(lists[0], "1", "{printed}");
+        running.end().await;
+    }
+
+    async fn memory_comes_from_the_nodes_of_the_spec(bench: &Bench) {
+        let made = Made::script("cut -d' ' -f2 /proc/self/numa_maps | sort -u").with(|spec| {
+            spec["linux"]["memoryPolicy"] =
+                json!({ "mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"] });
+        });
+        let printed = made.output(bench).await;
+        assert_eq!(printed, "bind=static:0\n");
+    }
+
     async fn a_session_keyring_of_its_own_is_joined(bench: &Bench) {
         let look = "grep -o '_ses[.].*:' /proc/keys";
         let made = Made::command(&["/bin/sleep", "1000"]).with(|spec| {

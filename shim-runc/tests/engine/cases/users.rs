@@ -8,7 +8,7 @@ use shim_core::{Container, model::ExitStatus};
 use super::cases;
 use crate::{Bench, bundle::Made};
 
-fn mapped(made: Made) -> Made {
+pub(super) fn mapped(made: Made) -> Made {
     let rootfs = made.rootfs();
     // The image's files belong to the container's root.
     let mut all = vec![rootfs];

@@ -1,10 +1,12 @@
 //! From the command line and the image's config to the spec.
 
+use std::fs;
+
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use shim_client::{Bundle, Rootfs, SpecBuilder, name_resolution, resolve_user};
 
-use super::{Arguments, Network};
+use super::{Arguments, Network, Seccomp};
 
 /// The spec: containerd's defaults, over them the image's words, over them the user's.
 pub(super) fn spec(
@@ -37,7 +39,23 @@ pub(super) fn spec(
         let (passwd, group) = (rootfs.read("/etc/passwd"), rootfs.read("/etc/group"));
         spec = spec.user(&resolve_user(user, &passwd, &group)?);
     }
-    Ok(limits(spec, arguments, rootfs).build())
+    Ok(limits(confinement(spec, arguments)?, arguments, rootfs).build())
+}
+
+fn confinement(spec: SpecBuilder, arguments: &Arguments) -> Result<SpecBuilder> {
+    if arguments.unconfined {
+        return Ok(spec.unmasked());
+    }
+    Ok(match &arguments.seccomp {
+        Seccomp::Default => spec.confined(),
+        Seccomp::Unconfined => spec,
+        Seccomp::File(path) => {
+            let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            let profile: Value = serde_json::from_slice(&text)
+                .with_context(|| format!("parse {}", path.display()))?;
+            spec.seccomp(profile)
+        }
+    })
 }
 
 fn limits(mut spec: SpecBuilder, arguments: &Arguments, rootfs: &Rootfs) -> SpecBuilder {

@@ -133,3 +133,28 @@ fn counters_of_v2_are_plausible() {
     assert_eq!(stats.pids.current, 1, "{:?}", scratch.cgroup.pids());
     assert!(stats.cpu.user_usec + stats.cpu.system_usec > 0);
 }
+
+#[test]
+fn one_of_v2_can_be_given_to_a_user_but_for_its_limits() {
+    use std::os::unix::fs::MetadataExt;
+
+    let Some(scratch) = Scratch::new(Some(Mode::V2)) else { return };
+    scratch.create("{}").unwrap();
+    scratch.cgroup.give_to(5000).unwrap();
+    let directory = &scratch.cgroup.directories()[0].path;
+    let owner = |path: &std::path::Path| fs::metadata(path).unwrap().uid();
+    assert_eq!(owner(directory), 5000);
+    for entry in fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_theirs = matches!(
+            name.as_str(),
+            "cgroup.procs"
+                | "cgroup.subtree_control"
+                | "cgroup.threads"
+                | "memory.oom.group"
+                | "memory.reclaim"
+        );
+        let expected = if is_theirs { 5000 } else { 0 };
+        assert_eq!(owner(&directory.join(&name)), expected, "{name}");
+    }
+}

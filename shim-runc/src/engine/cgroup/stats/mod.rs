@@ -26,6 +26,15 @@ pub(super) fn read(cgroup: &Cgroup) -> Result<Stats> {
     })
 }
 
+/// Reads a text as each kind of file that counters are in, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_counters(text: &str) {
+    let _entries = (number(text.trim()), rdma_entries(text), page_size(text.trim()));
+    assert!(pairs(text).count() <= text.len());
+    v1::read_text(text);
+    v2::read_text(text);
+}
+
 /// A directory's files as numbers and texts; a missing one reads as nothing.
 struct Counters(Option<Dir>);
 

@@ -45,6 +45,17 @@ pub(super) fn read(cgroup: &Cgroup) -> StatsV1 {
     }
 }
 
+/// Reads a text as each kind of file, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_text(text: &str) {
+    let _counts = (throttling(text), oom_control(text));
+    let entries = blkio_entries(text, &parse_partitions(text));
+    assert!(entries.len() <= text.len());
+    let mut memory = MemoryStatsV1::default();
+    let fields = pairs(text).filter_map(|(key, _)| memory_field(&mut memory, key).copied());
+    assert!(fields.count() <= text.len());
+}
+
 fn usage(counters: &Counters) -> CpuUsage {
     let mut usage = CpuUsage { total: counters.count("cpuacct.usage"), ..CpuUsage::default() };
     for (key, ticks) in pairs(&counters.text("cpuacct.stat").unwrap_or_default()) {

@@ -27,6 +27,16 @@ pub(super) fn read(cgroup: &Cgroup) -> StatsV2 {
     }
 }
 
+/// Reads a text as each kind of file, for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn read_text(text: &str) {
+    let _counts = (cpu(text), memory_events(text), parse_pressure(text));
+    assert!(io(text).len() <= text.len());
+    let mut memory = MemoryStatsV2::default();
+    let fields = pairs(text).filter_map(|(key, _)| memory_field(&mut memory, key).copied());
+    assert!(fields.count() <= text.len());
+}
+
 fn cpu(text: &str) -> CpuStatsV2 {
     let mut cpu = CpuStatsV2::default();
     for (key, value) in pairs(text) {

@@ -1,0 +1,4 @@
+//! A seccomp profile.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| shim_runc::fuzzing::profile(bytes));

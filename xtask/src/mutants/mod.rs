@@ -1,0 +1,93 @@
+//! `cargo xtask mutants`: takes each check out that closes a class of holes, in a copy of the tree, and
+//! sees that the class's tests notice.
+//!
+//! `xtask/mutants.toml` lists the classes; `cargo xtask mutants CLASS..` tries some of them. What was
+//! found is kept beside the copy, and docs/security.md is written when every mutant has been tried.
+
+mod copy;
+mod list;
+mod page;
+mod test;
+
+use std::{collections::BTreeMap, fs, process::ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use self::{
+    copy::Copy,
+    list::{Class, Mutant},
+};
+use crate::sh;
+
+const PAGE: &str = "docs/security.md";
+
+/// What a test said without a check.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Noticed {
+    test: String,
+    how: String,
+}
+
+/// What was found, by class and check.
+type Found = BTreeMap<String, Vec<Noticed>>;
+
+/// Tries the mutants of these classes, or all.
+pub(crate) fn mutants(chosen: &[&str]) -> Result<ExitCode> {
+    let classes = list::read()?;
+    if let Some(unknown) = chosen.iter().find(|name| !classes.iter().any(|one| one.name == **name))
+    {
+        bail!("no class {unknown:?}: choose of {:?}", list::names(&classes));
+    }
+    let is_chosen = |class: &&Class| chosen.is_empty() || chosen.contains(&class.name.as_str());
+    let copy = Copy::make()?;
+    let kept = copy.folder().join("found.json");
+    let mut found: Found = match fs::read(&kept) {
+        Ok(text) => {
+            serde_json::from_slice(&text).with_context(|| format!("parse {}", kept.display()))?
+        }
+        Err(_) => Found::new(),
+    };
+    let mut unnoticed = Vec::new();
+    for class in classes.iter().filter(is_chosen) {
+        // A test that fails with the check says nothing when it fails without.
+        for test in class.tests()? {
+            test.build(&copy)?;
+            let ended = test.run(&copy)?;
+            ensure!(ended.passed, "{test} fails as it is, or does not exist: {}", ended.how);
+        }
+        for mutant in &class.mutants {
+            let key = class.key(mutant);
+            println!("== {key}");
+            let noticed = attempt(&copy, mutant)?;
+            let passed = noticed.iter().filter(|one| one.how == test::PASSES);
+            unnoticed.extend(passed.map(|one| format!("{key}: {}", one.test)));
+            found.insert(key, noticed);
+            fs::write(&kept, serde_json::to_vec(&found)?)?;
+        }
+    }
+    ensure!(unnoticed.is_empty(), "not noticed:\n  {}", unnoticed.join("\n  "));
+    match page::write(&classes, &found)? {
+        Some(page) => {
+            fs::write(sh::root().join(PAGE), page).with_context(|| format!("write {PAGE}"))?;
+            println!("wrote {PAGE}");
+        }
+        None => println!("{PAGE} is written when all classes have been tried"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a check out for as long as its tests run.
+fn attempt(copy: &Copy, mutant: &Mutant) -> Result<Vec<Noticed>> {
+    let mutated = copy.mutate(mutant)?;
+    let mut noticed = Vec::new();
+    for test in mutant.tests()? {
+        // What does not compile proves nothing.
+        test.build(copy)?;
+        let how = test.run(copy)?.how;
+        println!("   {test}: {how}");
+        noticed.push(Noticed { test: test.to_string(), how });
+    }
+    mutated.restore()?;
+    Ok(noticed)
+}
