@@ -34,7 +34,7 @@ impl Engine {
 
     /// The package that brings this engine.
     #[must_use]
-    pub fn deb(self) -> Deb {
+    pub const fn deb(self) -> Deb {
         let suite = match self {
             Self::V16 => Suite::Bookworm,
             Self::V17 => Suite::Trixie,

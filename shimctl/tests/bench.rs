@@ -166,8 +166,7 @@ fn an_interrupt_takes_the_containers_away() {
 fn wait_for_container(stage: &Stage, bench: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(60);
     let is_there = || {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-        let mut own = hierarchies.map(|hierarchy| hierarchy.path().join(&stage.namespace));
+        let mut own = stage::cgroup_roots().map(|root| root.join(&stage.namespace));
         own.any(|own| {
             let inside = fs::read_dir(own).into_iter().flatten().flatten();
             inside.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

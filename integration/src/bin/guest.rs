@@ -23,10 +23,6 @@ use integration::target;
 
 const PROGRAMS: [&str; 3] = ["containerd-shim-native-v2", "shim-runc", "shimctl"];
 
-/// What `cargo xtask guest` has built.
-const SELECTION: [&str; 6] =
-    ["--package", "shim-runc", "--package", "shimctl", "--package", "integration"];
-
 struct Arguments {
     keep: bool,
     limit: Duration,
@@ -56,7 +52,7 @@ fn run() -> Result<ExitCode> {
         eprintln!("guest: console and disk stay in {}", run.dir().display());
     }
     let profile = target::profile_dir()?;
-    run.put_tests(&built::tests(&SELECTION)?)?;
+    run.put_tests(&built::tests()?)?;
     run.put_programs(&profile, &PROGRAMS)?;
     for program in PROGRAMS {
         run.put(&profile.join(program), &format!("target/debug/{program}"))?;

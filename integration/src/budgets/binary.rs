@@ -11,16 +11,16 @@ use crate::target;
 
 /// The folder of a shim.
 #[derive(Clone, Debug)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     /// For `SHIM_DIR` of the lane.
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Whether its size, its memory and its system calls say anything.
-    pub(super) is_release: bool,
+    pub(crate) is_release: bool,
 }
 
 impl Judged {
     /// That of `SHIM_DIR`, else the release build, else a debug build that is made first.
-    pub(super) fn choose() -> Result<Self> {
+    pub(crate) fn choose() -> Result<Self> {
         let shim = Shim::under_test();
         let (dir, is_release) = match std::env::var_os("SHIM_DIR").map(PathBuf::from) {
             Some(dir) => (dir, true),

@@ -13,7 +13,7 @@
 //! Allocations are not among them: counting them takes another allocator inside the shim, and that
 //! would be another shim than the one that users run.
 
-mod binary;
+pub(crate) mod binary;
 mod calls;
 pub mod limits;
 mod memory;

@@ -22,6 +22,7 @@ use crate::faults::stage::Stage;
 use crate::faults::{after, events};
 use crate::isolation::{self, Step};
 use crate::leaks::Snapshot;
+use crate::runner::words;
 use crate::shim::Shim;
 use crate::{cgroups, procs, wait};
 
@@ -171,33 +172,8 @@ fn asked_for() -> Vec<Group> {
     groups
 }
 
-/// The names on a command line of libtest's: neither flags nor what belongs to one.
-fn words(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
-    const WITH_VALUE: [&str; 5] = ["--test-threads", "--skip", "--color", "--format", "--logfile"];
-    let mut words = Vec::new();
-    while let Some(argument) = arguments.next() {
-        if WITH_VALUE.contains(&argument.as_str()) {
-            arguments.next();
-        } else if !argument.starts_with('-') {
-            words.push(argument);
-        }
-    }
-    words
-}
-
 /// Whether a cgroup is the mark of a run that was killed before its end.
 fn is_abandoned(name: &str) -> bool {
     let pid = name.strip_prefix("budgetp").and_then(|pid| pid.parse().ok());
     pid.is_some_and(|pid| procs::find(pid).is_none())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flag_s_value_is_no_name() {
-        let line = "--test-threads 1 memory --nocapture --skip soak".split(' ').map(str::to_owned);
-        assert_eq!(words(line), ["memory"]);
-    }
 }

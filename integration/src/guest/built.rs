@@ -16,16 +16,18 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Builds the tests of the packages that `selection` names to cargo, and finds them.
-///
-/// Inside `cargo test --workspace` nothing is left to be built when the same is selected.
+/// What is built together. With the same selection as `cargo test --workspace` has, nothing of it is
+/// left to be built; another one would have other features of the same libraries.
+const SELECTION: [&str; 1] = ["--workspace"];
+
+/// Builds all tests of the workspace, and finds them.
 ///
 /// # Errors
 /// When this process was not started by cargo, or the build fails.
-pub fn tests(selection: &[&str]) -> Result<Vec<Program>> {
+pub fn tests() -> Result<Vec<Program>> {
     let cargo = env::var_os("CARGO").context("cargo alone can tell where its test programs are")?;
     let mut command = Command::new(cargo);
-    command.args(["test", "--no-run", "--quiet", "--message-format=json"]).args(selection);
+    command.args(["test", "--no-run", "--quiet", "--message-format=json"]).args(SELECTION);
     command.env("CARGO_TARGET_DIR", crate::target::dir());
     let output = command.stderr(Stdio::inherit()).output().context("run cargo")?;
     ensure!(output.status.success(), "cargo test --no-run: {}", output.status);

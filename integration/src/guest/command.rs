@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::wait;
+use crate::{runner, wait};
 
 /// How much of a log is shown.
 const LINES: usize = 25;
@@ -38,6 +38,5 @@ pub fn run(command: &mut Command, limit: Duration, log: &Path) -> Result<()> {
 pub fn last_lines(log: &Path) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    lines[lines.len().saturating_sub(LINES)..].join("\n")
+    runner::last_lines(&text.replace('\r', ""), LINES)
 }

@@ -15,8 +15,10 @@ pub mod built;
 pub mod command;
 pub mod disk;
 pub mod image;
+pub mod lists;
 pub mod machine;
 mod recipe;
+mod told;
 pub mod wire;
 
 /// Where the guest has the disk with our programs.

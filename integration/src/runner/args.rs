@@ -64,6 +64,20 @@ impl Args {
     }
 }
 
+/// The names on a command line of libtest's: neither flags nor what belongs to one.
+pub(crate) fn words(mut arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const WITH_VALUE: [&str; 5] = ["--test-threads", "--skip", "--color", "--format", "--logfile"];
+    let mut words = Vec::new();
+    while let Some(argument) = arguments.next() {
+        if WITH_VALUE.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !argument.starts_with('-') {
+            words.push(argument);
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +98,11 @@ mod tests {
         assert_eq!(selected(&["run", "--nocapture"]), ["engine16::run::a"]);
         assert_eq!(selected(&["run", "--exact"]), [""; 0]);
         assert_eq!(selected(&["--skip=run"]), ["engine16::exec::b"]);
+    }
+
+    #[test]
+    fn a_flag_s_value_is_no_name() {
+        let line = "--test-threads 1 memory --nocapture --skip soak".split(' ').map(str::to_owned);
+        assert_eq!(words(line), ["memory"]);
     }
 }

@@ -108,12 +108,12 @@ fn remember_panics() {
     panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
 }
 
-fn last_lines(text: &str, count: usize) -> String {
+pub(crate) fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Sets lines off from the report's own.
-fn indent(text: &str) -> String {
+pub(crate) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    | {line}\n")).collect::<String>().trim_end().to_owned()
 }

@@ -23,6 +23,8 @@ use crate::lane::Lane;
 use crate::shim::Shim;
 use crate::{cgroups, procs};
 use args::Args;
+pub(crate) use args::words;
+pub(crate) use inside::{indent, last_lines};
 
 /// A test: it runs once for each engine.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +56,7 @@ macro_rules! tests {
 
 /// How a test ended, as the first word of its line says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Passed,
     Failed,
     Skipped,
@@ -64,12 +66,12 @@ impl Verdict {
     const ALL: [(Self, &str); 3] =
         [(Self::Passed, "ok"), (Self::Failed, "FAILED"), (Self::Skipped, "SKIPPED")];
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         Self::ALL.iter().find(|(verdict, _)| *verdict == self).map_or("", |(_, word)| *word)
     }
 
     /// Reads `test NAME ... WORD…`.
-    fn of_line(line: &str) -> Option<(&str, Self)> {
+    pub(crate) fn of_line(line: &str) -> Option<(&str, Self)> {
         let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
         let verdict = Self::ALL.into_iter().find(|(_, word)| rest.starts_with(word))?.0;
         Some((name, verdict))
@@ -215,14 +217,14 @@ fn stream(engine: Engine, args: &Args, mut each: impl FnMut(&str)) -> Result<()>
 
 /// The count of each verdict, and who did not pass.
 #[derive(Debug, Default)]
-struct Total(Mutex<Vec<(String, Verdict)>>);
+pub(crate) struct Total(Mutex<Vec<(String, Verdict)>>);
 
 impl Total {
-    fn count(&self, name: &str, verdict: Verdict) {
+    pub(crate) fn count(&self, name: &str, verdict: Verdict) {
         self.0.lock().expect("no holder panics").push((name.to_owned(), verdict));
     }
 
-    fn add_all<'a>(
+    pub(crate) fn add_all<'a>(
         &self,
         names: impl IntoIterator<Item = &'a String>,
         verdict: Verdict,
@@ -236,7 +238,7 @@ impl Total {
         }
     }
 
-    fn close(self) -> ExitCode {
+    pub(crate) fn close(self) -> ExitCode {
         let all = self.0.into_inner().expect("no holder panics");
         let of = |verdict| all.iter().filter(move |(_, v)| *v == verdict);
         let count = |verdict| of(verdict).count();

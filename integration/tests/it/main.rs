@@ -23,7 +23,6 @@ mod rootfs;
 mod run;
 mod strangers;
 mod streams;
-mod systemd;
 mod task;
 mod terminal;
 mod view;
@@ -63,6 +62,5 @@ fn main() -> ExitCode {
         checkpoint::TESTS,
         crowd::TESTS,
         death::TESTS,
-        systemd::TESTS,
     ])
 }

@@ -10,6 +10,7 @@
 mod checkpoint;
 #[path = "../common/mod.rs"]
 mod common;
+mod containerd;
 mod crash;
 mod exec;
 mod hooks;

@@ -11,14 +11,23 @@ use tempfile::TempDir;
 
 use crate::{
     common,
+    systemd::{check_properties, is_systemds, property},
     world::{Ended, PROGRAM, is_root},
 };
 
 /// Podman with everything of its own.
-struct Podman(TempDir);
+struct Podman {
+    dir: TempDir,
+    /// Who makes cgroups, by Podman's word.
+    cgroups: &'static str,
+}
 
 impl Podman {
     fn new() -> Option<Self> {
+        Self::with("cgroupfs")
+    }
+
+    fn with(cgroups: &'static str) -> Option<Self> {
         if !is_root() {
             return None;
         }
@@ -27,7 +36,7 @@ impl Podman {
             println!("skipped: podman is not installed");
             return None;
         }
-        let podman = Self(TempDir::new_in("/run").unwrap());
+        let podman = Self { dir: TempDir::new_in("/run").unwrap(), cgroups };
         // More than a test may have is the default of some versions.
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n\
             [engine]\nlock_type = \"file\"\n";
@@ -42,7 +51,7 @@ impl Podman {
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     fn call(&self, args: &[&str]) -> Ended {
@@ -51,12 +60,12 @@ impl Podman {
         podman.arg("--root").arg(self.path().join("root"));
         podman.arg("--runroot").arg(self.path().join("run"));
         podman.arg("--tmpdir").arg(self.path().join("tmp"));
-        podman.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        podman.args(["--storage-driver", "vfs", "--cgroup-manager", self.cgroups]);
         podman.args(["--events-backend", "file", "--runtime", PROGRAM]);
         let (verb, rest) = args.split_first().unwrap();
         podman.arg(verb);
         if matches!(*verb, "run" | "create") {
-            podman.arg(format!("--cgroup-parent=/{}", self.cgroup()));
+            podman.arg(format!("--cgroup-parent={}", self.cgroup()));
         }
         Ended::of(podman.args(rest).stdin(Stdio::null()).output().unwrap())
     }
@@ -64,7 +73,11 @@ impl Podman {
     /// The cgroup above those of its containers.
     fn cgroup(&self) -> String {
         let name = self.path().file_name().unwrap().to_string_lossy();
-        format!("podman-test-{}", name.trim_start_matches('.'))
+        let name = name.trim_start_matches('.');
+        match self.cgroups {
+            "systemd" => format!("podman_test_{name}.slice"),
+            _ => format!("/podman-test-{name}"),
+        }
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -84,7 +97,7 @@ impl Drop for Podman {
         // vfs mounts its own directory once more.
         let _ =
             Command::new("umount").arg(self.path().join("root/vfs")).stderr(Stdio::null()).status();
-        remove_parents(&self.cgroup());
+        remove_parents(self.cgroup().trim_start_matches('/'));
         assert!(left.code == 0 || std::thread::panicking(), "{left:?}");
     }
 }
@@ -92,8 +105,8 @@ impl Drop for Podman {
 /// Removes the cgroups that Podman leaves, with any runtime, once its monitors have ended.
 fn remove_parents(name: &str) {
     let limit = Instant::now() + Duration::from_secs(5);
-    let hierarchies = || fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|one| one.path());
-    let parents = || hierarchies().map(|path| path.join(name)).filter(|path| path.exists());
+    let roots = || common::cgroup_roots().into_iter();
+    let parents = || roots().map(|path| path.join(name)).filter(|path| path.exists());
     while parents().count() > 0 && Instant::now() < limit {
         for parent in parents() {
             for below in fs::read_dir(&parent).into_iter().flatten().flatten() {
@@ -149,4 +162,25 @@ fn podman_goes_through_a_life_with_it() {
     assert_eq!(podman.status("web"), "exited 137\n");
     podman.ok(&["start", "web"]);
     podman.ok(&["rm", "--force", "--time", "0", "web"]);
+}
+
+#[test]
+fn podman_has_its_containers_in_scopes_of_systemds() {
+    if !is_systemds() {
+        return;
+    }
+    let Some(podman) = Podman::with("systemd") else { return };
+    let network = "--network=none";
+    let script = "cat /proc/self/cgroup; exit 7";
+    let ended = podman.call(&["run", "--rm", network, "box:1", "sh", "-c", script]);
+    assert_eq!((ended.code, ended.out.as_str()), (7, "0::/\n"), "{ended:?}");
+    let flags = ["--name", "web", network, "--memory=64m", "--pids-limit=20", "box:1"];
+    let id = podman.ok(&[&["run", "--detach"], &flags[..], &["sleep", "1000"]].concat());
+    let scope = format!("libpod-{}.scope", id.trim());
+    let slice = podman.cgroup();
+    check_properties(&scope, &[("Slice", &slice), ("MemoryMax", "67108864"), ("TasksMax", "20")]);
+    assert_eq!(podman.ok(&["exec", "web", "cat", "/proc/self/cgroup"]), "0::/\n");
+    assert!(podman.ok(&["stats", "--no-stream", "web"]).contains("web"));
+    podman.ok(&["rm", "--force", "--time", "0", "web"]);
+    assert_eq!(property(&scope, "LoadState"), "not-found");
 }

@@ -154,8 +154,7 @@ impl World {
     }
 
     fn cgroups(&self) -> Vec<PathBuf> {
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
-        let roots = hierarchies.map(|one| one.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+        let roots = common::cgroup_roots().into_iter();
         roots.map(|root| root.join(&self.cgroup)).filter(|path| path.exists()).collect()
     }
 }
@@ -198,8 +197,13 @@ impl Ended {
 }
 
 /// Waits for a condition.
-pub(crate) fn until(mut condition: impl FnMut() -> bool) {
-    let limit = Instant::now() + LIMIT;
+pub(crate) fn until(condition: impl FnMut() -> bool) {
+    until_within(LIMIT, condition);
+}
+
+/// Waits for something that takes longer.
+pub(crate) fn until_within(limit: Duration, mut condition: impl FnMut() -> bool) {
+    let limit = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < limit, "it did not happen");
         std::thread::yield_now();

@@ -3,10 +3,18 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::{Value, json};
+
+/// The folders below which a test's cgroups can be: the hierarchies of v1, and that of v2, which may
+/// stand beside them or alone.
+pub(crate) fn cgroup_roots() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten().map(|one| one.path());
+    hierarchies.chain([root.to_owned()]).collect()
+}
 
 /// Makes a root filesystem with a busybox, and with two users.
 pub(crate) fn make_rootfs(rootfs: &Path) {

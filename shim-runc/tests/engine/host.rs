@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::common::cgroup_roots;
+
 /// Processes, mounts and cgroups that a container could leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Traces {
@@ -20,8 +22,8 @@ impl Traces {
         let children = children().into_iter().collect();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
         let mut cgroups = BTreeSet::new();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            collect(&hierarchy.path().join(namespace()), &mut cgroups);
+        for root in cgroup_roots() {
+            collect(&root.join(namespace()), &mut cgroups);
         }
         Self { children, mounts, cgroups }
     }
@@ -80,6 +82,13 @@ pub(crate) fn is_unified() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether this process may do what `CAP_SYS_RESOURCE` is for, which root in a container may not.
+pub(crate) fn has_sys_resource() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    u64::from_str_radix(effective, 16).unwrap() & (1 << 24) != 0
+}
+
 /// Where this run has its cgroups; another one has its own.
 pub(crate) fn namespace() -> String {
     format!("engine-test-{}", std::process::id())
@@ -98,8 +107,8 @@ pub(crate) fn kill_all() {
 
 /// Removes the cgroups that all containers of this run were in.
 pub(crate) fn remove_parents() {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let parent = hierarchy.path().join(namespace());
+    for root in cgroup_roots() {
+        let parent = root.join(namespace());
         let mut all = BTreeSet::new();
         collect(&parent, &mut all);
         for cgroup in all.iter().rev() {

@@ -72,12 +72,12 @@ fn main() -> ExitCode {
         match ended {
             Ok(()) => {
                 passed += 1;
-                println!("ok     {name} ({took:.1?})");
+                println!("test {name} ... ok ({took:.1?})");
             }
             Err(_) => {
                 host::kill_all();
                 failed.push(*name);
-                println!("FAILED {name} ({took:.1?})");
+                println!("test {name} ... FAILED ({took:.1?})");
             }
         }
     }

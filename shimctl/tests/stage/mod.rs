@@ -82,8 +82,8 @@ impl Stage {
                 left.push(command.replace('\0', " "));
             }
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let cgroup = hierarchy.path().join(&self.namespace);
+        for root in cgroup_roots() {
+            let cgroup = root.join(&self.namespace);
             let inside = fs::read_dir(&cgroup).into_iter().flatten().flatten();
             let inside = inside.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
             left.extend(inside.map(|entry| entry.path().display().to_string()));
@@ -95,10 +95,16 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // The parent of all of a test's cgroups is the test's, not the shim's.
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            drop(fs::remove_dir(hierarchy.path().join(&self.namespace)));
+        for root in cgroup_roots() {
+            drop(fs::remove_dir(root.join(&self.namespace)));
         }
     }
+}
+
+/// The folders below which cgroups can be: the hierarchies of v1, and that of v2.
+pub(crate) fn cgroup_roots() -> impl Iterator<Item = PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    hierarchies.map(|one| one.path()).chain([PathBuf::from("/sys/fs/cgroup")])
 }
 
 /// What a program has said.

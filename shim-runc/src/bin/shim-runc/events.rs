@@ -46,10 +46,12 @@ impl Arguments {
                     continue;
                 }
             }
+            let told = self.tell_stats(&runtime);
+            // It may have ended at any moment, which is no failure.
             if runtime.state(&self.id)?.status == Status::Stopped {
                 return Ok(0);
             }
-            self.tell_stats(&runtime)?;
+            told?;
         }
     }
 

@@ -57,9 +57,21 @@ cases! {
     }
 
     async fn a_spec_that_asks_for_too_much(bench: &Bench) {
-        refuses(bench, |spec| spec["process"]["apparmorProfile"] = "x".into(), "AppArmor, for profile x, is not enabled").await;
+        let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        let expected = if apparmor.is_ok_and(|enabled| enabled.trim() == "Y") {
+            "apply AppArmor profile x: ENOENT"
+        } else {
+            "AppArmor, for profile x, is not enabled"
+        };
+        refuses(bench, |spec| spec["process"]["apparmorProfile"] = "x".into(), expected).await;
         refuses(bench, |spec| spec["linux"]["intelRdt"] = json!({ "closID": "x" }), "intelRdt").await;
-        refuses(bench, |spec| spec["process"]["oomScoreAdj"] = (-999).into(), "set oom score to -999: ").await;
+        let bold = |spec: &mut serde_json::Value| spec["process"]["oomScoreAdj"] = (-999).into();
+        if host::has_sys_resource() {
+            let made = Made::script("cat /proc/self/oom_score_adj").with(bold);
+            assert_eq!(made.output(bench).await, "-999\n");
+        } else {
+            refuses(bench, bold, "set oom score to -999: ").await;
+        }
         refuses(bench, |spec| spec["process"]["rlimits"] =
             json!([{ "type": "RLIMIT_NOFILE", "soft": 9, "hard": 99_999_999 }]),
             "set RLIMIT_NOFILE to 9:99999999: EPERM: ").await;

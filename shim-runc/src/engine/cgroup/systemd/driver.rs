@@ -128,3 +128,40 @@ fn counted(resources: &LinuxResources) -> LinuxResources {
         .set_unified(unified.map(|(name, limit)| HashMap::from([(name.clone(), limit.clone())])));
     counted
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_a_keeper_until_it_goes() {
+        let parse = |text: &str| serde_json::from_str::<LinuxResources>(text).unwrap();
+        for (exact, roomy, counted_alone) in [
+            (
+                r#"{"pids": {"limit": 1}, "cpu": {"shares": 7}}"#,
+                r#"{"pids": {"limit": 2}, "cpu": {"shares": 7}}"#,
+                r#"{"pids": {"limit": 1}}"#,
+            ),
+            (
+                r#"{"unified": {"pids.max": " 5", "memory.max": "9"}}"#,
+                r#"{"unified": {"pids.max": "6", "memory.max": "9"}}"#,
+                r#"{"unified": {"pids.max": " 5"}}"#,
+            ),
+            // No limit has room for everybody.
+            (
+                r#"{"pids": {"limit": -1}}"#,
+                r#"{"pids": {"limit": -1}}"#,
+                r#"{"pids": {"limit": -1}}"#,
+            ),
+            (
+                r#"{"unified": {"pids.max": "max"}}"#,
+                r#"{"unified": {"pids.max": "max"}}"#,
+                r#"{"unified": {"pids.max": "max"}}"#,
+            ),
+            (r#"{"cpu": {"shares": 7}}"#, r#"{"cpu": {"shares": 7}}"#, "{}"),
+        ] {
+            assert_eq!(with_room(&parse(exact)), parse(roomy), "{exact}");
+            assert_eq!(counted(&parse(exact)), parse(counted_alone), "{exact}");
+        }
+    }
+}

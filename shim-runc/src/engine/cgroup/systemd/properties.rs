@@ -170,7 +170,8 @@ pub(super) fn quota(quota: i64, period: u64) -> Vec<Property> {
     if period != 0 {
         all.push(number("CPUQuotaPeriodUSec", period));
     }
-    if quota != 0 || period != 0 {
+    // A period alone leaves the share of a processor that there is.
+    if quota != 0 {
         let period = if period == 0 { DEFAULT_PERIOD } else { period };
         let per_second = match u64::try_from(quota) {
             Ok(quota @ 1..) => {
@@ -279,7 +280,7 @@ mod tests {
         for (given, expected) in [
             ((0, 0), ""),
             ((-1, 0), "CPUQuotaPerSecUSec=infinity"),
-            ((0, 50_000), "CPUQuotaPeriodUSec=50000, CPUQuotaPerSecUSec=infinity"),
+            ((0, 50_000), "CPUQuotaPeriodUSec=50000"),
             ((12_345, 100_000), "CPUQuotaPeriodUSec=100000, CPUQuotaPerSecUSec=130000"),
             ((150_000, 0), "CPUQuotaPerSecUSec=1500000"),
         ] {

@@ -127,6 +127,11 @@ impl Bus {
 
     async fn connect_to(address: &Address) -> Result<Self> {
         let stream = UnixStream::connect(&address.path).await?;
+        // Processes are named by number: it would take others into the unit, and end them with it.
+        if stream.peer_cred()?.pid() == Some(0) {
+            let why = "it is in another pid namespace, where our processes have other numbers";
+            return Err(Error::new(Kind::Unavailable, why));
+        }
         let mut bus =
             Self { stream, unread: Vec::new(), serial: 0, destination: None, ended: Vec::new() };
         bus.authenticate().await.context("authenticate")?;
