@@ -158,6 +158,7 @@ impl Container for NativeContainer {
             inherited: &self.inherited,
             owner: self.owner,
             init: self.pidfd.as_fd(),
+            pid: self.pid,
         };
         let launched = joining.add(&process, &streams, Choices::default()).await?;
         self.execs().insert(id.clone(), launched.pidfd);
@@ -211,6 +212,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) owner: Owner,
     /// The init process, as a pidfd.
     pub(crate) init: BorrowedFd<'a>,
+    pub(crate) pid: Pid,
 }
 
 impl Joining<'_> {
@@ -227,7 +229,7 @@ impl Joining<'_> {
         let terminal = matches!(streams, Streams::Terminal);
         let choices = Choices { terminal, ..choices };
         let mut plan = Plan::process(process, self.namespaces, self.inherited, choices)?;
-        let unified = self.cgroup.unified().context("open the cgroup")?;
+        let unified = self.cgroup.unified_beside(self.pid).context("open the cgroup")?;
         plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = process.user().uid();
         let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);

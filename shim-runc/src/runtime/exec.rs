@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use oci_spec::runtime::Process as OciProcess;
-use shim_core::{Error, Kind, Process, Result, Streams};
+use shim_core::{Error, Kind, Process, Result, Streams, model::Pid};
 
 use super::{Console, Runtime, Status, own_streams};
 use crate::{
@@ -58,7 +58,7 @@ impl Runtime {
             }
             _ => {}
         }
-        let Some(init) = saved.live_init() else {
+        let (Some(init), Some(known)) = (saved.live_init(), saved.init) else {
             return refuse("cannot exec in a stopped container");
         };
         let terminal = process.terminal() == Some(true);
@@ -77,6 +77,7 @@ impl Runtime {
             inherited: &inherited,
             owner,
             init: init.as_fd(),
+            pid: Pid::new(known.pid)?,
         };
         let choices = Choices { kept_files: self.files.count(), ..Choices::default() };
         let launched = joining.add(&process, &streams, choices).await?;

@@ -157,6 +157,28 @@ impl Cgroup {
         Ok(Some(opened.into_fd()))
     }
 
+    /// Opens the v2 directory for a process that is added to a running container.
+    ///
+    /// A container that hands controllers down has none but the cgroups below for its processes
+    /// (cgroup-v2.rst, "No Internal Process Constraint"): then it is the init process's, as runc does.
+    ///
+    /// # Errors
+    /// When the cgroup is gone.
+    pub(crate) fn unified_beside(&self, init: Pid) -> Result<Option<OwnedFd>> {
+        let divided = match &self.hierarchies.unified {
+            Some(unified) if self.mode() == Mode::V2 => processes::divided(self, unified, init),
+            _ => None,
+        };
+        match divided {
+            // It may have gone meanwhile.
+            Some(path) => match Dir::open(&path) {
+                Ok(dir) => Ok(Some(dir.into_fd())),
+                Err(_) => self.unified(),
+            },
+            None => self.unified(),
+        }
+    }
+
     /// Changes the limits that are given.
     ///
     /// Devices are left alone, as `runc update` does: engines send the spec's list back, without

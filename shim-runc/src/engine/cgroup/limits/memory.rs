@@ -74,7 +74,13 @@ fn set_v2(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
     if memory.check_before_update() == Some(true) {
         check(files, limit, both)?;
     }
-    match swap_alone(limit, both)? {
+    let counted = match limit {
+        0 if both > 0 => {
+            files.number("memory.max")?.map_or(0, |max| i64::try_from(max).unwrap_or(0))
+        }
+        limit => limit,
+    };
+    match swap_alone(counted, both)? {
         // Not asked for. An empty text would be read as 0.
         None => {}
         // A kernel without swap already keeps to these two.
