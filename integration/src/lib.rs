@@ -12,6 +12,7 @@
 //! - [`lane`] is what a test gets to work with.
 //! - [`faults`] and [`soak`] need no containerd, they play it: the one breaks what it can, the other
 //!   does the same thing ten thousand times. [`budgets`] holds the shim to what it may cost.
+//! - [`guest`] is a virtual machine with systemd and cgroup v2, in which some of the tests run.
 //! - [`through`] times lives under containerd, beside the shims that [`registry`] and Debian have.
 //!
 //! ```text

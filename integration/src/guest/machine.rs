@@ -124,7 +124,7 @@ impl Machine {
     }
 
     /// Why the guest says nothing.
-    fn lost(&mut self, error: io::Error) -> Error {
+    fn lost(&self, error: io::Error) -> Error {
         let why = match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 anyhow!("the guest says nothing any more")
