@@ -25,6 +25,7 @@
 //! | `SHIM_RUNTIME` | the runtime's name; `io.containerd.runc.v2` judges containerd's own shim | `io.containerd.native.v2`, built first |
 //! | `SHIM_DIR` | the folder of its binary | where cargo builds; for containerd's own, containerd's |
 //! | `SHIM_ENGINES` | the folder of fetched packages | `engines` in cargo's target folder |
+//! | `SHIM_PATIENCE` | a factor for time limits | 1 |
 #![forbid(unsafe_code)]
 
 pub mod budgets;

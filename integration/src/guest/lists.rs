@@ -22,6 +22,7 @@ use crate::debs::{Deb, Store};
 use crate::engine::Engine;
 use crate::runner::{Total, Verdict, indent, last_lines, say, words};
 use crate::target;
+use crate::wait::PATIENCE;
 
 /// How long a list may take. On a quiet machine none needs half of it.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -191,7 +192,8 @@ fn run(guest: &mut Machine, list: &List, cases: &[String], total: &Total) -> Res
     let mut bytes = Vec::new();
     // One stream: a case's words and its line belong together.
     let mut command = vec!["sh", "-c", "exec \"$@\" 2>&1", "sh", "env"];
-    command.extend(["SHIM_ENGINES=/bed/engines", "SHIM_DIR=/bed/bin", list.program]);
+    let patience = format!("{PATIENCE}=6");
+    command.extend(["SHIM_ENGINES=/bed/engines", "SHIM_DIR=/bed/bin", &patience, list.program]);
     let cases: Vec<_> = cases.iter().map(|case| format!("{}{case}", list.flag)).collect();
     command.extend(list.args.iter().copied().chain(cases.iter().map(String::as_str)));
     let code = guest.run(&command, LIMIT, |_, more| bytes.extend_from_slice(more));
