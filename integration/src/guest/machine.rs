@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// late on a busy host must not count as a broken one, nor a disk that is.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t root=/dev/nvme0n1 rw \
     mitigations=off no_timer_check audit=0 nokaslr cryptomgr.notests systemd.show_status=0 \
-    systemd.default_timeout_start_sec=600 systemd.default_device_timeout_sec=600";
+    systemd.default_timeout_start_sec=600";
 
 /// A guest that is up.
 #[derive(Debug)]
