@@ -124,17 +124,26 @@ pub fn read(pid: i32, value: Value) -> Result<u64> {
     number.parse().with_context(|| format!("no number in {}: {text:?}", file.display()))
 }
 
-/// Reads a file of the version 1 cgroup that a process is in; none where the machine has no
-/// hierarchy of version 1 for the controller.
+/// Whether the machine has cgroups of version 2 alone.
 ///
 /// # Errors
-/// When the process or its cgroup is gone.
-pub fn read_v1(pid: i32, controller: &str, file: &str) -> Result<Option<String>> {
-    let has = |mount: &Mount| mount.options.split(',').any(|option| option == controller);
-    let Some(mount) = hierarchies()?.into_iter().find(has) else { return Ok(None) };
-    let file = mount.target.join(path(pid, controller)?).join(file);
-    let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-    Ok(Some(text))
+/// When the mounts cannot be read.
+pub fn is_unified() -> Result<bool> {
+    Ok(hierarchies()?.iter().all(|mount| mount.kind == "cgroup2"))
+}
+
+/// Reads a file of the cgroup that a process is in: in version 1 that of the controller's hierarchy.
+///
+/// # Errors
+/// When the process or its cgroup is gone, or has no such file.
+pub fn read_file(pid: i32, controller: &str, file: &str) -> Result<String> {
+    let (unified, hierarchies) = (is_unified()?, hierarchies()?);
+    let has =
+        |mount: &&Mount| unified || mount.options.split(',').any(|option| option == controller);
+    let mount = hierarchies.iter().find(has).with_context(|| format!("no {controller} here"))?;
+    let path = path(pid, if unified { "" } else { controller })?;
+    let file = mount.target.join(path).join(file);
+    fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))
 }
 
 /// The cgroup of a process in the hierarchy of a controller; the unified one has no name.

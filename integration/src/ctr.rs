@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use crate::engine::Engine;
 use crate::image;
 use crate::session::{self, Output, Session};
+use crate::wait;
 
 /// How long one call may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -39,7 +40,7 @@ impl Ctr {
     /// # Errors
     /// When it does not end in time.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
-        session::run(self.command(args), LIMIT)
+        session::run(self.command(args), wait::patient(LIMIT))
     }
 
     /// Runs a command that has to succeed, and returns its standard output.

@@ -12,6 +12,7 @@
 //! - [`lane`] is what a test gets to work with.
 //! - [`faults`] and [`soak`] need no containerd, they play it: the one breaks what it can, the other
 //!   does the same thing ten thousand times. [`budgets`] holds the shim to what it may cost.
+//! - [`guest`] is a virtual machine with systemd and cgroup v2, in which some of the tests run.
 //! - [`through`] times lives under containerd, beside the shims that [`registry`] and Debian have.
 //!
 //! ```text
@@ -24,6 +25,7 @@
 //! | `SHIM_RUNTIME` | the runtime's name; `io.containerd.runc.v2` judges containerd's own shim | `io.containerd.native.v2`, built first |
 //! | `SHIM_DIR` | the folder of its binary | where cargo builds; for containerd's own, containerd's |
 //! | `SHIM_ENGINES` | the folder of fetched packages | `engines` in cargo's target folder |
+//! | `SHIM_PATIENCE` | a factor for time limits | 1 |
 #![forbid(unsafe_code)]
 
 pub mod budgets;

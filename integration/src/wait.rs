@@ -1,5 +1,6 @@
 //! Waiting on a condition, with a limit: the only place that lets time pass.
 
+use std::env;
 use std::fmt::Display;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +9,17 @@ use anyhow::{Context, Result};
 
 /// How long something may take that normally takes some milliseconds.
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// The variable that makes limits longer, by a whole factor: on a machine without a processor of its
+/// own.
+pub const PATIENCE: &str = "SHIM_PATIENCE";
+
+/// A limit, as long as this machine needs it.
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    let factor = env::var(PATIENCE).ok().and_then(|factor| factor.parse().ok());
+    limit * factor.unwrap_or(1)
+}
 
 /// Asks again and again until `probe` succeeds, and returns what it found.
 ///
@@ -18,7 +30,7 @@ pub fn until<T>(
     limit: Duration,
     mut probe: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), patient(limit));
     let mut pause = Duration::from_millis(1);
     loop {
         match probe() {

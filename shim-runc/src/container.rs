@@ -246,7 +246,7 @@ impl Joining<'_> {
         let choices = Choices { terminal, ..choices };
         let mut plan = Plan::process(process, self.namespaces, self.inherited, choices)?;
         plan.init = Some(self.pid);
-        let unified = self.cgroup.unified().context("open the cgroup")?;
+        let unified = self.cgroup.unified_beside(self.pid).context("open the cgroup")?;
         plan.enter_cgroup(self.cgroup.joined(), unified.is_some())?;
         let uid = process.user().uid();
         let own = (!self.owner.is_chosen && !self.namespaces.has_users()).then_some(uid);

@@ -32,8 +32,11 @@ pub(crate) fn read(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<Str
     Ok(text.trim().to_owned())
 }
 
-/// The same as a number.
+/// The same as a number; what has no limit in version 2 is a very large one in version 1.
 pub(crate) fn number(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<u64> {
     let text = read(pid, controller, v1, v2)?;
+    if text == "max" {
+        return Ok(u64::MAX);
+    }
     text.parse().with_context(|| format!("{v1}: {text:?}"))
 }

@@ -17,16 +17,17 @@ use super::wire::Frame;
 use crate::wait::{self, SOON};
 
 /// How long a guest may take to come up. On a quiet machine it is ten seconds.
-const BOOT: Duration = Duration::from_secs(240);
+const BOOT: Duration = Duration::from_secs(600);
 
 /// How much later than the guest's own limit the host's is.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// The kernel's command line. Its protection against other programs on the same core would more than
 /// double the time of everything: no such program runs on a core that is software. A timer that is
-/// late on a busy host must not count as a broken one.
+/// late on a busy host must not count as a broken one, nor a disk that is.
 const KERNEL: &str = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t root=/dev/nvme0n1 rw \
-    mitigations=off no_timer_check audit=0 nokaslr cryptomgr.notests systemd.show_status=0";
+    mitigations=off no_timer_check audit=0 nokaslr cryptomgr.notests systemd.show_status=0 \
+    systemd.default_timeout_start_sec=600";
 
 /// A guest that is up.
 #[derive(Debug)]

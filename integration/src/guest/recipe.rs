@@ -56,7 +56,10 @@ pub(super) const MASKED: [&str; 16] = [
 /// Files of the guest, by their paths.
 pub(super) fn files() -> [(&'static str, String); 7] {
     [
-        ("etc/fstab", format!("LABEL={LABEL} {BED} ext4 ro,noatime 0 0\n")),
+        (
+            "etc/fstab",
+            format!("LABEL={LABEL} {BED} ext4 ro,noatime,x-systemd.device-timeout=600 0 0\n"),
+        ),
         ("etc/hostname", "guest\n".to_owned()),
         // A first boot would make its own, and much else.
         ("etc/machine-id", "5ab1e0fa11e55ca4e0fa11e55ca4e5ab\n".to_owned()),

@@ -15,6 +15,7 @@ use crate::cgroups;
 use crate::engine::Engine;
 use crate::lane::Lane;
 use crate::leaks::{self, Snapshot};
+use crate::wait;
 
 /// How long a test may take. None needs a tenth of it on a quiet machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -87,14 +88,15 @@ fn with_limit(lane: &Arc<Lane>, test: Test, before: &Snapshot) -> Result<()> {
         // Nobody listens when the limit is long over.
         let _ = sender.send(result);
     });
-    match receiver.recv_timeout(LIMIT) {
+    let limit = wait::patient(LIMIT);
+    match receiver.recv_timeout(limit) {
         Ok(result) => result,
         Err(RecvTimeoutError::Disconnected) => bail!("the test's thread vanished"),
         Err(RecvTimeoutError::Timeout) => {
             leaks::clean(before)?;
-            let last = receiver.recv_timeout(LIMIT);
+            let last = receiver.recv_timeout(limit);
             let last = last.ok().and_then(Result::err).map(|error| format!(": {error:#}"));
-            bail!("it did not end within {LIMIT:?}{}", last.unwrap_or_default())
+            bail!("it did not end within {limit:?}{}", last.unwrap_or_default())
         }
     }
 }

@@ -379,7 +379,7 @@ fn pids_name_the_exec_that_they_belong_to(lane: &Lane) -> Result<()> {
 
 fn metrics_have_the_type_of_the_machines_cgroups(lane: &Lane) -> Result<()> {
     let draft = lane.draft(&["sleep", "1000"])?;
-    let unified = cgroups::hierarchies()?.iter().all(|mount| mount.kind == "cgroup2");
+    let unified = cgroups::is_unified()?;
     lane.talk(async |client| {
         start(&client, &draft).await?;
         let metrics = client.metrics(&draft.name).await?;

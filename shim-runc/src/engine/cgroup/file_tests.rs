@@ -137,6 +137,25 @@ fn a_limit_below_what_is_used_is_refused_when_asked() {
 }
 
 #[test]
+fn what_a_property_of_systemd_needs_is_taken_from_the_files() {
+    let host = Host::new("cpu memory", &[]);
+    fs::write(host.path("cpu.max"), "20000 50000\n").unwrap();
+    fs::write(host.path("memory.max"), "100\n").unwrap();
+    let whole = |resources: &str| {
+        let resources = serde_json::from_str(resources).unwrap();
+        serde_json::to_value(super::limits::completed(&host.cgroup, &resources).unwrap()).unwrap()
+    };
+    let cpu = whole(r#"{"cpu": {"quota": 10000}}"#)["cpu"].clone();
+    assert_eq!((&cpu["quota"], &cpu["period"]), (&10000.into(), &50000.into()));
+    let cpu = whole(r#"{"cpu": {"period": 10000}}"#)["cpu"].clone();
+    assert_eq!((&cpu["quota"], &cpu["period"]), (&20000.into(), &10000.into()));
+    assert_eq!(whole(r#"{"memory": {"swap": 150}}"#)["memory"]["limit"], 100);
+    assert_eq!(whole(r#"{"memory": {"limit": 50}}"#)["memory"]["limit"], 50);
+    let none = whole(r#"{"cpu": {"shares": 5}}"#);
+    assert!(none["cpu"]["quota"].is_null() && none["cpu"]["period"].is_null());
+}
+
+#[test]
 fn controllers_are_handed_down_to_the_parent_and_no_further() {
     let host = Host::new("cpu memory", &["cpu.weight"]);
     fs::write(host.path("cgroup.controllers"), "").unwrap();

@@ -192,6 +192,28 @@ impl Cgroup {
         if self.mode() == Mode::V2 { delegate::give(self, uid) } else { Ok(()) }
     }
 
+    /// Opens the v2 directory for a process that is added to a running container.
+    ///
+    /// A container that hands controllers down has none but the cgroups below for its processes
+    /// (cgroup-v2.rst, "No Internal Process Constraint"): then it is the init process's, as runc does.
+    ///
+    /// # Errors
+    /// When the cgroup is gone.
+    pub(crate) fn unified_beside(&self, init: Pid) -> Result<Option<OwnedFd>> {
+        let divided = match &self.hierarchies.unified {
+            Some(unified) if self.mode() == Mode::V2 => processes::divided(self, unified, init),
+            _ => None,
+        };
+        match divided {
+            // It may have gone meanwhile.
+            Some(path) => match Dir::open(&path) {
+                Ok(dir) => Ok(Some(dir.into_fd())),
+                Err(_) => self.unified(),
+            },
+            None => self.unified(),
+        }
+    }
+
     /// Changes the limits that are given.
     ///
     /// Devices are left alone, as `runc update` does: engines send the spec's list back, without
@@ -200,6 +222,8 @@ impl Cgroup {
     /// # Errors
     /// The limit that could not be set; those before it are.
     pub(crate) async fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let whole = self.unit.as_ref().map(|_| limits::completed(self, resources)).transpose()?;
+        let resources = whole.as_ref().unwrap_or(resources);
         self.update_unit(resources).await?;
         create::hand_down(self, Some(resources));
         limits::set(self, resources)

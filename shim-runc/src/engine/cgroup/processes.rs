@@ -1,6 +1,10 @@
 //! The processes of a cgroup: listing and killing them.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use nix::{
     errno::Errno,
@@ -9,7 +13,7 @@ use nix::{
 };
 use shim_core::{Context, Error, Result, model::Pid};
 
-use super::{Cgroup, Mode, dir::Dir, freeze};
+use super::{Cgroup, Mode, dir::Dir, freeze, hierarchy::Unified};
 
 /// v1 hierarchies in the order in which they are asked for processes. All should hold the same;
 /// of these, a process can hardly want to leave the first.
@@ -32,6 +36,19 @@ pub(super) fn list(cgroup: &Cgroup) -> Result<Vec<Pid>> {
             .map(|hierarchy| &hierarchy.root),
     };
     root.map_or(Ok(Vec::new()), |root| below(&root.join(cgroup.path.relative())))
+}
+
+/// Where the init process of a container is that has handed controllers down, below its own cgroup.
+pub(super) fn divided(cgroup: &Cgroup, unified: &Unified, init: Pid) -> Option<PathBuf> {
+    let own = unified.root.join(cgroup.path.relative());
+    let handed_down = Dir::open(&own).and_then(|dir| dir.read("cgroup.subtree_control")).ok()?;
+    if handed_down.trim().is_empty() {
+        return None;
+    }
+    let text = fs::read_to_string(format!("/proc/{init}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let path = unified.root.join(path);
+    path.starts_with(&own).then_some(path)
 }
 
 /// Lists the processes in a directory and in those below it.

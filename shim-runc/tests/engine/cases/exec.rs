@@ -9,7 +9,8 @@ use shim_core::{
 use super::cases;
 use crate::{
     Bench,
-    bundle::{Made, Running, process, read_all},
+    bundle::{Made, Running, process, read_all, read_until},
+    host,
 };
 
 async fn sleeper(bench: &Bench) -> Running {
@@ -32,6 +33,24 @@ cases! {
         assert_eq!(status, ExitStatus::Code(3));
         // The shim is where it was, and so is the stem.
         assert_eq!(Made::script("echo $$").output(bench).await, "1\n");
+        running.end().await;
+    }
+
+    async fn it_goes_where_a_container_that_divides_its_cgroup_has_gone(bench: &Bench) {
+        if !host::is_unified() {
+            return println!("       skipped: on v1 every cgroup may hold processes");
+        }
+        let script = "cd /sys/fs/cgroup && mkdir -p inner && echo 1 > inner/cgroup.procs && \
+            echo +pids > cgroup.subtree_control && echo divided; exec sleep 1000";
+        let made = Made::script(script).with(|spec| {
+            spec["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup" }));
+        });
+        let running = made.create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        read_until(running.output.as_ref().unwrap(), "divided\n");
+        let (printed, _) = running.exec_output(&["/bin/cat", "/proc/self/cgroup"]).await;
+        assert_eq!(printed, "0::/inner\n");
         running.end().await;
     }
 

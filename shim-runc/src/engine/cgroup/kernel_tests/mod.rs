@@ -5,6 +5,7 @@
 
 mod limits;
 mod live;
+mod unified;
 
 use std::{
     collections::HashSet,

@@ -9,6 +9,9 @@ use super::{Files, Version};
 /// The quota's period where none is given: the kernel's own.
 const DEFAULT_PERIOD: u64 = 100_000;
 
+/// How v2 writes that there is none.
+const NO_QUOTA: &str = "max";
+
 /// What the kernel accepts as shares; it would quietly clamp others.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
 
@@ -95,16 +98,40 @@ fn set_v2(files: &Files<'_>, cpu: &LinuxCpu) -> Result<()> {
         _ => None,
     };
     if has_quota {
-        let period = period.unwrap_or(DEFAULT_PERIOD);
-        match quota {
-            Some(quota @ 1..) => files.set("cpu.max", format!("{quota} {period}"))?,
-            _ => files.set("cpu.max", format!("max {period}"))?,
-        }
+        let (old_quota, old_period) = quota_v2(files)?;
+        let period = period.unwrap_or(old_period);
+        let quota = match quota {
+            None => old_quota,
+            Some(quota @ 1..) => quota.to_string(),
+            Some(_) => NO_QUOTA.to_owned(),
+        };
+        files.set("cpu.max", format!("{quota} {period}"))?;
     }
     match burst {
         Some(burst) => files.set("cpu.max.burst", burst),
         None => Ok(()),
     }
+}
+
+/// Adds the half of quota and period that is not given.
+pub(super) fn complete(files: &Files<'_>, cpu: &mut LinuxCpu) -> Result<()> {
+    let quota = cpu.quota().filter(|quota| *quota != 0);
+    let period = cpu.period().filter(|period| *period != 0);
+    if quota.is_some() != period.is_some() {
+        let (old_quota, old_period) = quota_v2(files)?;
+        cpu.set_quota(quota.or_else(|| Some(old_quota.parse().unwrap_or(-1))));
+        cpu.set_period(period.or(Some(old_period)));
+    }
+    Ok(())
+}
+
+/// The quota and the period that there are. One file holds both: to set one is to write the other
+/// once more, where v1 leaves it alone.
+fn quota_v2(files: &Files<'_>) -> Result<(String, u64)> {
+    let text = files.read("cpu.max")?.unwrap_or_default();
+    let mut words = text.split_whitespace();
+    let quota = words.next().unwrap_or(NO_QUOTA).to_owned();
+    Ok((quota, words.next().and_then(|period| period.parse().ok()).unwrap_or(DEFAULT_PERIOD)))
 }
 
 /// Shares of v1 as a weight of v2: a curve through both scales' least, default and greatest

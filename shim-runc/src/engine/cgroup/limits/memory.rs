@@ -72,7 +72,8 @@ fn set_v2(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
     let limit = memory.limit().unwrap_or(0);
     let both = memory.swap().unwrap_or(0);
     check(files, memory)?;
-    match swap_alone(limit, both)? {
+    let counted = if limit == 0 && both > 0 { limit_v2(files)? } else { limit };
+    match swap_alone(counted, both)? {
         // Not asked for. An empty text would be read as 0.
         None => {}
         // A kernel without swap already keeps to these two.
@@ -88,6 +89,19 @@ fn set_v2(files: &Files<'_>, memory: &LinuxMemory) -> Result<()> {
         None | Some(0) => Ok(()),
         Some(reservation) => files.set("memory.low", text(reservation)),
     }
+}
+
+/// Adds the limit that a swap alone is counted with.
+pub(super) fn complete(files: &Files<'_>, memory: &mut LinuxMemory) -> Result<()> {
+    if memory.limit().unwrap_or(0) == 0 && memory.swap().is_some_and(|both| both > 0) {
+        memory.set_limit(Some(limit_v2(files)?).filter(|limit| *limit != 0));
+    }
+    Ok(())
+}
+
+/// The limit that there is; 0 for none.
+fn limit_v2(files: &Files<'_>) -> Result<i64> {
+    Ok(files.number("memory.max")?.map_or(0, |max| i64::try_from(max).unwrap_or(0)))
 }
 
 /// Refuses limits that would kill at once, where that is asked for. v1 does so by itself.

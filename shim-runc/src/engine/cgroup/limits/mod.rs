@@ -58,6 +58,24 @@ pub(super) fn set(cgroup: &Cgroup, resources: &LinuxResources) -> Result<()> {
     }
 }
 
+/// Resources with what they leave open and the files tell: a property of systemd's holds both of two
+/// values that are files of their own here, or the two halves of one.
+///
+/// # Errors
+/// When a file can't be read.
+pub(super) fn completed(cgroup: &Cgroup, resources: &LinuxResources) -> Result<LinuxResources> {
+    let mut whole = resources.clone();
+    if cgroup.mode() == Mode::V2 {
+        if let Some(cpu) = whole.cpu_mut() {
+            cpu::complete(&Files::of(cgroup, "cpu", "cpu"), cpu)?;
+        }
+        if let Some(memory) = whole.memory_mut() {
+            memory::complete(&Files::of(cgroup, "memory", "memory"), memory)?;
+        }
+    }
+    Ok(whole)
+}
+
 /// Refuses what would kill at once, where that is asked for; [`set`] does, too.
 ///
 /// # Errors
