@@ -1,8 +1,9 @@
 //! `cargo xtask mutants`: takes each check out that closes a class of holes, in a copy of the tree, and
 //! sees that the class's tests notice.
 //!
-//! `xtask/mutants.toml` lists the classes; `cargo xtask mutants CLASS..` tries some of them. What was
-//! found is kept beside the copy, and docs/security.md is written when every mutant has been tried.
+//! `xtask/mutants.toml` lists the classes; `cargo xtask mutants CLASS..` tries some of them, and `missing`
+//! goes on where a run was cut short: what was found is kept beside the copy. docs/security.md is written
+//! when every mutant has been tried.
 
 mod copy;
 mod list;
@@ -14,10 +15,7 @@ use std::{collections::BTreeMap, fs, process::ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use self::{
-    copy::Copy,
-    list::{Class, Mutant},
-};
+use self::{copy::Copy, list::Mutant};
 use crate::sh;
 
 const PAGE: &str = "docs/security.md";
@@ -32,14 +30,15 @@ struct Noticed {
 /// What was found, by class and check.
 type Found = BTreeMap<String, Vec<Noticed>>;
 
-/// Tries the mutants of these classes, or all.
+/// Tries the mutants of these classes, or all; with `missing` those of which nothing is known yet.
 pub(crate) fn mutants(chosen: &[&str]) -> Result<ExitCode> {
     let classes = list::read()?;
+    let only_missing = chosen == ["missing"];
+    let chosen = if only_missing { &[] } else { chosen };
     if let Some(unknown) = chosen.iter().find(|name| !classes.iter().any(|one| one.name == **name))
     {
         bail!("no class {unknown:?}: choose of {:?}", list::names(&classes));
     }
-    let is_chosen = |class: &&Class| chosen.is_empty() || chosen.contains(&class.name.as_str());
     let copy = Copy::make()?;
     let kept = copy.folder().join("found.json");
     let mut found: Found = match fs::read(&kept) {
@@ -49,15 +48,13 @@ pub(crate) fn mutants(chosen: &[&str]) -> Result<ExitCode> {
         Err(_) => Found::new(),
     };
     let mut unnoticed = Vec::new();
-    for class in classes.iter().filter(is_chosen) {
-        // A test that fails with the check says nothing when it fails without.
-        for test in class.tests()? {
-            test.build(&copy)?;
-            let ended = test.run(&copy)?;
-            ensure!(ended.passed, "{test} fails as it is, or does not exist: {}", ended.how);
-        }
+    for class in &classes {
         for mutant in &class.mutants {
             let key = class.key(mutant);
+            let is_chosen = chosen.is_empty() || chosen.contains(&class.name.as_str());
+            if !is_chosen || only_missing && found.contains_key(&key) {
+                continue;
+            }
             println!("== {key}");
             let noticed = attempt(&copy, mutant)?;
             let passed = noticed.iter().filter(|one| one.how == test::PASSES);
@@ -79,6 +76,12 @@ pub(crate) fn mutants(chosen: &[&str]) -> Result<ExitCode> {
 
 /// Takes a check out for as long as its tests run.
 fn attempt(copy: &Copy, mutant: &Mutant) -> Result<Vec<Noticed>> {
+    // A test that fails with the check says nothing when it fails without.
+    for test in mutant.tests()? {
+        test.build(copy)?;
+        let ended = test.run(copy)?;
+        ensure!(ended.passed, "{test} fails as it is, or does not exist: {}", ended.how);
+    }
     let mutated = copy.mutate(mutant)?;
     let mut noticed = Vec::new();
     for test in mutant.tests()? {
