@@ -10,7 +10,7 @@ use crate::engine::dice::Dice;
 /// One thing that a spec asks for: where it stands, and what it is. A `-` at the end adds to a list.
 type Piece = (String, Value);
 
-const ROUNDS: u64 = 1500;
+const ROUNDS: u64 = 600;
 
 /// Words that a spec may have anywhere, and that mean something somewhere.
 const WORDS: [&str; 36] = [
