@@ -107,6 +107,9 @@ fn failure(said: &str) -> String {
     {
         told = format!("{}: {}", told.trim_start_matches("assertion "), left.trim());
     }
+    if told.is_empty() {
+        told.push_str("it panics without a word");
+    }
     if let Some((end, _)) = told.char_indices().nth(LONGEST) {
         told.truncate(end);
         told.push('…');
