@@ -1,4 +1,5 @@
-//! Ways out of a container that were open in some runtime once.
+//! Ways out of a container that were open in some runtime once. A test's name begins with the class of
+//! holes in `docs/security.md`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,17 +10,17 @@ use integration::lane::Lane;
 use serde_json::json;
 
 integration::tests![
-    the_runtimes_binary_cannot_be_written_by_a_container,
-    no_descriptor_of_the_runtime_leaks_into_the_container,
-    no_working_directory_leads_to_the_host,
-    a_link_in_the_root_does_not_lead_a_mount_to_the_host,
-    a_link_in_place_of_proc_is_not_followed,
-    a_masked_path_cannot_be_reached_by_another_name,
+    runtime_exe_cannot_be_written_by_a_container,
+    leaked_file_of_the_runtime_is_not_in_the_container,
+    leaked_file_as_working_directory_leads_nowhere,
+    made_outside_by_a_link_in_the_root_is_nothing,
+    fake_proc_that_is_a_link_is_not_followed,
+    masked_path_cannot_be_reached_by_another_name,
 ];
 
 /// A container may make its entry point a link to whatever executes it, hold that file open, and
 /// write to it once it no longer runs. `SELF` is what the exec then starts.
-fn the_runtimes_binary_cannot_be_written_by_a_container(lane: &Lane) -> Result<()> {
+fn runtime_exe_cannot_be_written_by_a_container(lane: &Lane) -> Result<()> {
     let dir = lane.shim().dir(lane.engine(), &Store::open())?;
     let runc = Store::open().unpacked(Deb::RUNC)?.join("usr/sbin/runc");
     let binaries = [dir.join(lane.shim().binary()), runc];
@@ -49,7 +50,7 @@ fn the_runtimes_binary_cannot_be_written_by_a_container(lane: &Lane) -> Result<(
     Ok(())
 }
 
-fn no_descriptor_of_the_runtime_leaks_into_the_container(lane: &Lane) -> Result<()> {
+fn leaked_file_of_the_runtime_is_not_in_the_container(lane: &Lane) -> Result<()> {
     let container = lane.sleeper(&[])?;
     let list = |pid: i32| -> Result<Vec<String>> {
         let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
@@ -68,7 +69,7 @@ fn no_descriptor_of_the_runtime_leaks_into_the_container(lane: &Lane) -> Result<
 }
 
 /// A descriptor of the runtime, open in the moment of the start, could be the working directory.
-fn no_working_directory_leads_to_the_host(lane: &Lane) -> Result<()> {
+fn leaked_file_as_working_directory_leads_nowhere(lane: &Lane) -> Result<()> {
     let container = lane.sleeper(&[])?;
     // The lane's own folder is on the host and in no container.
     let host = ["ls", "-d", "../../../../../../run/it"];
@@ -83,7 +84,7 @@ fn no_working_directory_leads_to_the_host(lane: &Lane) -> Result<()> {
     Ok(())
 }
 
-fn a_link_in_the_root_does_not_lead_a_mount_to_the_host(lane: &Lane) -> Result<()> {
+fn made_outside_by_a_link_in_the_root_is_nothing(lane: &Lane) -> Result<()> {
     let (source, outside) = (lane.folder()?, lane.folder()?);
     fs::write(source.path().join("file"), "from the mount\n")?;
     let draft = lane.draft(&["cat", "/link/deep/file"])?;
@@ -97,7 +98,7 @@ fn a_link_in_the_root_does_not_lead_a_mount_to_the_host(lane: &Lane) -> Result<(
     Ok(())
 }
 
-fn a_link_in_place_of_proc_is_not_followed(lane: &Lane) -> Result<()> {
+fn fake_proc_that_is_a_link_is_not_followed(lane: &Lane) -> Result<()> {
     let draft = lane.draft(&["cat", "/proc/self/comm"])?;
     let proc = draft.folder.path().join("rootfs/proc");
     fs::remove_dir(&proc)?;
@@ -108,7 +109,7 @@ fn a_link_in_place_of_proc_is_not_followed(lane: &Lane) -> Result<()> {
     Ok(())
 }
 
-fn a_masked_path_cannot_be_reached_by_another_name(lane: &Lane) -> Result<()> {
+fn masked_path_cannot_be_reached_by_another_name(lane: &Lane) -> Result<()> {
     let script = "cat /proc/1/root/proc/keys /proc/self/root/proc/timer_list; echo end";
     let output = lane.output(&[], &["sh", "-c", script])?;
     assert_eq!(output, "end\n");

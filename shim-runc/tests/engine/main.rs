@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         let before = host::Traces::now();
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
-                let limit = Duration::from_secs(60);
+                let limit = Duration::from_secs(180);
                 tokio::time::timeout(limit, case(&bench)).await.expect("within the time limit");
             });
             before.assert_no_more();

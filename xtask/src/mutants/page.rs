@@ -42,8 +42,8 @@ namespace, can be looked into by that one while it is being made, with the host'
 its change of root. Whoever shares a pid namespace with such a container trusts it.
 ";
 
-/// The whole page; none while a mutant has not been tried.
-pub(super) fn write(classes: &[Class], found: &Found) -> Result<Option<String>> {
+/// The whole page.
+pub(super) fn write(classes: &[Class], found: &Found) -> Result<String> {
     let written = tests()?;
     let mut page = HEAD.to_owned();
     for class in classes {
@@ -54,14 +54,16 @@ pub(super) fn write(classes: &[Class], found: &Found) -> Result<Option<String>> 
     for class in classes {
         add(&mut page, &format!("### `{}`\n\n", class.name));
         for mutant in &class.mutants {
-            let Some(noticed) = found.get(&class.key(mutant)) else { return Ok(None) };
             let files: BTreeSet<_> = mutant.changes.iter().map(|one| one.file.as_str()).collect();
             let files: Vec<_> = files.into_iter().map(|file| format!("`{file}`")).collect();
             let (check, at) = (&mutant.check, &mutant.at);
             add(&mut page, &format!("**Check**: {check} (`{at}`, {}).\n", files.join(", ")));
-            for one in noticed {
+            for one in found.get(&class.key(mutant)).into_iter().flatten() {
                 let how = one.how.replace('`', "'");
                 add(&mut page, &format!("- without it, `{}`: `{how}`\n", one.test));
+            }
+            if !found.contains_key(&class.key(mutant)) {
+                page.push_str("- not tried yet\n");
             }
             page.push('\n');
         }
@@ -70,7 +72,7 @@ pub(super) fn write(classes: &[Class], found: &Found) -> Result<Option<String>> 
         add(&mut page, &format!("All its tests: {}.\n\n", all.join(", ")));
     }
     page.push_str(TAIL);
-    Ok(Some(page))
+    Ok(page)
 }
 
 impl Class {

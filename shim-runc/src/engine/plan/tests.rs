@@ -217,7 +217,14 @@ fn an_added_process_follows_into_all_namespaces() {
         _ => None,
     });
     let all = libc::CLONE_NEWNS | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP | libc::CLONE_NEWNET;
-    assert_eq!(joined, Some(u64::from(all.cast_unsigned())));
+    let kinds = u64::from(all.cast_unsigned());
+    assert_eq!(joined, Some(kinds));
+    assert!(plan.request.pids.is_some() && plan.request.joins.is_empty());
+    // Where others could look into it, the process that clones it joins, all but the pid namespace.
+    let inherited = Inherited { may_trace: true, ..inherited };
+    let plan = Plan::process(process, &namespaces, &inherited, Choices::default()).unwrap();
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::JoinContainer { .. })));
+    assert_eq!(plan.request.joins.iter().map(|(_, kinds)| *kinds).collect::<Vec<_>>(), [kinds]);
     assert!(plan.request.pids.is_some());
 }
 

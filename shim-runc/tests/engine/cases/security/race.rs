@@ -54,8 +54,11 @@ impl Racer {
     }
 }
 
-/// What a container in the volume has been given.
-const MOUNTS: [&str; 4] = ["one", "one/two", "three", "file"];
+/// What a container in the volume is given: each place is one more to be mistaken.
+fn places() -> impl Iterator<Item = String> {
+    let directories = (0..20).map(|index| format!("directory{index}"));
+    directories.chain(["one", "one/two", "file"].map(str::to_owned))
+}
 
 /// A container with mounts, devices, masks and a working directory below the place in the volume.
 fn racing(volume: &Path) -> Made {
@@ -65,13 +68,12 @@ fn racing(volume: &Path) -> Made {
             json!({ "destination": "/volume", "type": "bind", "source": volume,
             "options": ["bind"] }),
         );
-        for name in MOUNTS {
-            let one = if name == "file" {
+        for name in places() {
+            let mut one = if name == "file" {
                 json!({ "type": "bind", "source": "/etc/hostname", "options": ["bind"] })
             } else {
                 json!({ "type": "tmpfs", "source": "tmpfs" })
             };
-            let mut one = one;
             one["destination"] = format!("/volume/place/{name}").into();
             mount(spec, one);
         }
@@ -102,9 +104,10 @@ async fn race(bench: &Bench, seconds: u64) {
     let usual = usual_mounts(bench).await;
     let outside = tempfile::tempdir().unwrap();
     // What the container's mounts are made on is there, too: they could be put there unseen.
-    for name in ["one/two", "three", "nodes", "work"] {
+    for name in places().chain(["nodes", "work"].map(str::to_owned)) {
         fs::create_dir_all(outside.path().join(name)).unwrap();
     }
+    fs::remove_dir(outside.path().join("file")).unwrap();
     fs::write(outside.path().join("file"), "").unwrap();
     let before = below(outside.path());
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -127,7 +130,7 @@ async fn race(bench: &Bench, seconds: u64) {
                 running.end_quietly().await;
                 // Every mount is one of the container's: none was put onto the host's tree, which
                 // is gone with the change of root.
-                assert_eq!(printed.lines().count(), usual + 1 + MOUNTS.len(), "{printed}");
+                assert_eq!(printed.lines().count(), usual + 1 + places().count(), "{printed}");
                 made += 1;
             }
             Err(_) => refused += 1,
