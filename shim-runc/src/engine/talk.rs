@@ -16,6 +16,7 @@ use shim_core::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
+    execute,
     hooks::{self, Hooked},
     launch::{Launcher, Material},
     plan::{Limit, Plan},
@@ -82,7 +83,10 @@ impl<'plan> Talk<'plan> {
     /// # Errors
     /// When the child is gone.
     pub(crate) async fn tell(&self, material: &Material<'_>) -> Result<()> {
-        let files = material.files();
+        let mut files = material.files();
+        // Not its own socket: in that socket's queue it would keep itself open when the child is gone,
+        // until the kernel collects garbage, and nobody would hear of the end.
+        files[execute::SOCKET.0] = files[0];
         let (plan, count) = (material.length, files.len() as u64);
         let request = Request { plan, files: count, ..Request::default() };
         stem::ask(&self.socket, &request, &files).await.context("tell the process its plan")

@@ -258,7 +258,14 @@ impl Work<'_> {
         let Ok(socket) = self.files.get(0) else { sys::exit(1) };
         let heard = hear(socket, &mut bytes, &mut files).map(|(told, whole)| (told.plan, whole));
         match heard {
-            Ok((plan, true)) => run(plan, &files),
+            Ok((plan, true)) => {
+                // A plan finds the socket among its files, where another one stands for it.
+                let own = socket.try_clone_to_owned().map_err(|_| Errno::EMFILE);
+                match own.and_then(|own| files.replace(execute::SOCKET.0, own)) {
+                    Ok(()) => run(plan, &files),
+                    Err(_) => sys::exit(1),
+                }
+            }
             Ok((_, false)) => {
                 // It is no step's fault.
                 let (step, part, number) = (u32::MAX, Part::Whole, Errno::EMFILE as i32);

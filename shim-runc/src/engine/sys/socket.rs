@@ -47,6 +47,15 @@ impl Files {
         Ok(unsafe { BorrowedFd::borrow_raw(*raw) })
     }
 
+    /// Puts a descriptor into the place of another one, which is closed; EBADF when there is none.
+    pub(crate) fn replace(&mut self, index: usize, file: OwnedFd) -> Result<()> {
+        let place = self.raw[..self.count].get_mut(index).ok_or(Errno::EBADF)?;
+        let old = mem::replace(place, std::os::fd::IntoRawFd::into_raw_fd(file));
+        // SAFETY: it came for us alone, and has just lost its place.
+        drop(unsafe { OwnedFd::from_raw_fd(old) });
+        Ok(())
+    }
+
     /// Takes the last one out.
     pub(crate) fn take(&mut self) -> Option<OwnedFd> {
         self.count = self.count.checked_sub(1)?;
