@@ -105,7 +105,10 @@ cases! {
                 _ => symlink("/dev/full", made.rootfs().join("dev/pts/ptmx")).unwrap(),
             }
             let why = refused_terminal(made, bench).await;
-            assert_eq!(why, "open a terminal: verify: ENODEV: No such device", "{other}");
+            // Where the image lies on a filesystem without devices, the kernel is there first.
+            let denied = other == "a device" && why == "open a terminal: EACCES: Permission denied";
+            let verified = why == "open a terminal: verify: ENODEV: No such device";
+            assert!(verified || denied, "{other}: {why}");
         }
     }
 

@@ -87,8 +87,8 @@ cases! {
     async fn cgroup_tree_of_the_host_is_not_shown(bench: &Bench) {
         // Without a cgroup namespace a fresh mount would show the host's root.
         for has_namespace in [false, true] {
-            let made = Made::script("for d in /sys/fs/cgroup/*/; do ls $d; done; \
-                ls -d /sys/fs/cgroup/*/NAMESPACE 2>/dev/null; true").with(|spec| {
+            let made = Made::script("for d in /sys/fs/cgroup/ /sys/fs/cgroup/*/; do ls $d; done 2>&1; \
+                ls -d /sys/fs/cgroup/NAMESPACE /sys/fs/cgroup/*/NAMESPACE 2>/dev/null; true").with(|spec| {
                 let script = spec["process"]["args"][2].as_str().unwrap();
                 spec["process"]["args"][2] = script.replace("NAMESPACE", &host::namespace()).into();
                 mount(spec, json!({ "destination": "/sys/fs/cgroup", "type": "cgroup",
