@@ -353,19 +353,17 @@ fn facts(cgroup: &Cgroup, no_pivot_root: bool) -> Result<Facts> {
         is_unified,
         ..Facts::default()
     };
-    if !is_unified {
-        for directory in cgroup.directories() {
-            // The unified hierarchy of a hybrid host is not a mount of type cgroup.
-            if directory.hierarchy.is_empty() {
-                continue;
-            }
-            let name = directory.mount.file_name().unwrap_or_default();
-            facts.hierarchies.push(Hierarchy {
-                name: name.to_string_lossy().into_owned(),
-                options: directory.hierarchy,
-                directory: directory.path,
-            });
+    for directory in cgroup.directories() {
+        // The unified hierarchy of a hybrid host is not a mount of type cgroup.
+        if !is_unified && directory.hierarchy.is_empty() {
+            continue;
         }
+        let name = directory.mount.file_name().unwrap_or_default();
+        facts.hierarchies.push(Hierarchy {
+            name: name.to_string_lossy().into_owned(),
+            options: directory.hierarchy,
+            directory: directory.path,
+        });
     }
     if no_pivot_root {
         facts.system_mounts =

@@ -72,7 +72,7 @@ pub const MADE_BY_A_LIFE: Budget = count("processes::a_life", 6);
 /// With what the new process does until it waits for its start: more than half of it.
 pub const CALLS_CREATE: Budget = calls("calls::create", 485);
 /// By the shim; the first process runs on by itself.
-pub const CALLS_START: Budget = calls("calls::start", 26);
+pub const CALLS_START: Budget = calls("calls::start", 21);
 /// An exec from Exec to Delete, the program of one call included.
 pub const CALLS_EXEC: Budget = calls("calls::exec_start_delete", 240);
 /// Kill, the exit, its event.

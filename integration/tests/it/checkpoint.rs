@@ -197,6 +197,15 @@ fn goes_on(before: &[u64], after: &[u64]) {
     assert!(after.windows(2).all(|two| two[0] + 1 == two[1]), "{after:?}");
 }
 
+/// Sees that a container has ended with its checkpoint, and another one goes on from there.
+async fn carries_on(place: &Place<'_>, first: &Subject<'_>, second: &Subject<'_>) -> Result<()> {
+    assert_eq!(first.finish().await?, 137);
+    let before = first.numbers()?;
+    second.start_by(place.restored()).await?;
+    goes_on(&before, &second.counted_to(before.len() as u64 + 5)?);
+    second.remove().await
+}
+
 fn one_that_ends_with_it_goes_on_from_its_number(lane: &Lane) -> Result<()> {
     let place = Place::new(lane)?;
     let (first, second) = (lane.draft(&COUNTER)?, lane.draft(&COUNTER)?);
@@ -209,11 +218,7 @@ fn one_that_ends_with_it_goes_on_from_its_number(lane: &Lane) -> Result<()> {
         let told = events.until("exit").await?;
         let kinds: Vec<_> = told.iter().map(|event| event.kind.as_str()).collect();
         assert_eq!(kinds, ["create", "start", "checkpointed", "exit"]);
-        assert_eq!(first.finish().await?, 137);
-        let before = first.numbers()?;
-        second.start_by(place.restored()).await?;
-        goes_on(&before, &second.counted_to(before.len() as u64 + 5)?);
-        second.remove().await
+        carries_on(&place, &first, &second).await
     })
 }
 
@@ -252,11 +257,7 @@ fn one_that_is_paused_stays_paused(lane: &Lane) -> Result<()> {
         first.counted_to(before.len() as u64 + 5)?;
         client.pause(first.id()).await?;
         client.checkpoint(first.id(), &place.exit()).await?;
-        assert_eq!(first.finish().await?, 137);
-        let before = first.numbers()?;
-        second.start_by(place.restored()).await?;
-        goes_on(&before, &second.counted_to(before.len() as u64 + 5)?);
-        second.remove().await
+        carries_on(&place, &first, &second).await
     })
 }
 
@@ -271,11 +272,7 @@ fn one_with_a_terminal_goes_on(lane: &Lane) -> Result<()> {
         first.counted_to(5)?;
         let options = CheckpointOptions { terminal: true, ..place.exit() };
         client.checkpoint(first.id(), &options).await?;
-        assert_eq!(first.finish().await?, 137);
-        let before = first.numbers()?;
-        second.start_by(place.restored()).await?;
-        goes_on(&before, &second.counted_to(before.len() as u64 + 5)?);
-        second.remove().await
+        carries_on(&place, &first, &second).await
     })
 }
 
@@ -298,11 +295,7 @@ fn a_connection_is_saved_where_that_is_allowed(lane: &Lane) -> Result<()> {
         first.counted_to(first.numbers()?.len() as u64 + 5)?;
         let options = CheckpointOptions { open_tcp: true, ..place.exit() };
         client.checkpoint(first.id(), &options).await?;
-        assert_eq!(first.finish().await?, 137);
-        let before = first.numbers()?;
-        second.start_by(place.restored()).await?;
-        goes_on(&before, &second.counted_to(before.len() as u64 + 5)?);
-        second.remove().await
+        carries_on(&place, &first, &second).await
     })
 }
 

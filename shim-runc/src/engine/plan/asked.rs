@@ -27,7 +27,7 @@ pub(crate) struct Facts {
     pub(crate) system_mounts: Vec<PathBuf>,
 }
 
-/// One cgroup v1 hierarchy.
+/// One cgroup hierarchy: of v1, or the only one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     /// The name of its mount point: `cpu,cpuacct`, `systemd`.

@@ -30,7 +30,13 @@ pub(super) fn mount(
 ) -> Result<()> {
     let has_namespace = namespaces.has(libc::CLONE_NEWCGROUP);
     if facts.is_unified {
-        return One { kind: "cgroup2".to_owned(), ..asked }.filesystem(draft);
+        return match facts.hierarchies.first().filter(|_| !has_namespace) {
+            Some(own) => {
+                let target = asked.target.clone();
+                bound(&asked, own, target).bind(draft, Reach::Tree, namespaces, propagation)
+            }
+            None => One { kind: "cgroup2".to_owned(), ..asked }.filesystem(draft),
+        };
     }
     let above = tmpfs(&asked)?;
     above.filesystem(draft)?;
