@@ -13,7 +13,7 @@ use super::{
     Allowed, Create, Extra, Files, Running, Runtime, Status,
     create::{Exit, finish},
     folder::Folder,
-    own_streams,
+    notify, own_streams,
     state::Saved,
 };
 use crate::{
@@ -52,7 +52,11 @@ impl Runtime {
         };
         let bundle = Bundle::new(&saved.bundle)?;
         let origin = Origin::new(id, &bundle, self.criu.clone());
-        let draft = Draft::again(&origin, folder.spec()?, &saved.cgroup()?)?;
+        let mut spec = folder.spec()?;
+        if saved.notifies {
+            notify::offer(folder.path(), &mut spec)?;
+        }
+        let draft = Draft::again(&origin, spec, &saved.cgroup()?)?;
         let reaper = Reaper::default();
         Box::pin(draft.save(&reaper, Pid::new(init.pid)?, asked, extra)).await?;
         drop(folder);
@@ -69,10 +73,11 @@ impl Runtime {
             Ok((made, saved)) => {
                 let Made { container, init, .. } = made;
                 let Process { pid, exit, terminal } = init;
-                let mut running =
-                    Running { container, folder, saved, pid, terminal, exit: Exit(exit) };
-                running.folder.unlock();
-                Ok(running)
+                let mut folder = folder;
+                folder.unlock();
+                let exit = Exit(exit);
+                let readiness = None;
+                Ok(Running { container, folder, saved, pid, terminal, exit, readiness })
             }
             Err(err) => {
                 if let Err(left) = folder.remove() {
@@ -89,10 +94,12 @@ impl Runtime {
         wanted: &Create,
         from: &Restore,
     ) -> Result<(Made, Saved)> {
-        let spec = folder.keep_spec(&wanted.bundle)?;
+        let mut spec = folder.keep_spec(&wanted.bundle)?;
         let terminal = spec.process().as_ref().and_then(OciProcess::terminal) == Some(true);
         let console = wanted.console.prepare(terminal)?;
+        let notifies = wanted.offer(folder, &mut spec)?;
         let (draft, mut saved) = self.draft(folder, wanted, spec, terminal, Starter::Maker)?;
+        saved.notifies = notifies;
         let streams = if terminal { Streams::Terminal } else { own_streams()? };
         let launcher = self.launcher(folder.path(), Files::default())?;
         let restored = Restored {

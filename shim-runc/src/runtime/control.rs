@@ -10,7 +10,7 @@ use shim_core::{
     model::{Bundle, Pid, Signal, Stats},
 };
 
-use super::{Files, Runtime, Status, folder::Folder, state::Saved};
+use super::{Files, Readiness, Runtime, Status, Supervisor, folder::Folder, state::Saved};
 use crate::{
     container::signal_all,
     engine::{
@@ -33,11 +33,12 @@ pub enum Whom {
 }
 
 impl Runtime {
-    /// Lets the program of a container run.
+    /// Lets the program of a container run. With somebody who wants to hear that it is ready, it returns
+    /// when that is told, or when the init process has ended.
     ///
     /// # Errors
     /// `FailedPrecondition` when it has been started; else why its program does not run.
-    pub async fn start(&self, id: &str) -> Result<()> {
+    pub async fn start(&self, id: &str, supervisor: Option<&Supervisor>) -> Result<()> {
         let folder = self.locked(id)?;
         let saved = folder.load()?;
         let refuse = |why: String| Err(Error::new(Kind::FailedPrecondition, why));
@@ -51,13 +52,23 @@ impl Runtime {
             }
             other => return refuse(format!("cannot start a container in the {other} state")),
         }
+        let asked = supervisor.filter(|_| saved.notifies);
+        let readiness = asked.map(|asked| Readiness::listen(folder.path(), asked)).transpose()?;
         let rest = saved.rest.clone().unwrap_or_default();
         let output = File::open(folder.output()).ok().map(OwnedFd::from);
         let opened = doors::open(folder.path(), &rest, output);
         doors::remove(folder.path());
         opened?;
         let pid = saved.init.map(|init| Pid::new(init.pid)).transpose()?;
-        self.hooks(&folder, &saved, |hooks| &hooks.poststart, "running", pid).await
+        self.hooks(&folder, &saved, |hooks| &hooks.poststart, "running", pid).await?;
+        // Others may work on the container while we wait.
+        drop(folder);
+        if let Some((readiness, pid)) = readiness.zip(pid)
+            && let Err(err) = readiness.relay(pid, pid).await
+        {
+            log::warn!("{err:#}");
+        }
+        Ok(())
     }
 
     /// Signals a container.

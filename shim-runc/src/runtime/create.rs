@@ -18,6 +18,7 @@ use super::{
     Runtime,
     console::{Console, Ready},
     folder::Folder,
+    notify::{self, Readiness, Supervisor},
     own_streams,
     state::Saved,
 };
@@ -47,6 +48,8 @@ pub struct Create {
     pub no_pivot_root: bool,
     /// Leave the container the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Who is to hear from its program that it is ready.
+    pub supervisor: Option<Supervisor>,
 }
 
 /// A container that this process has made, starts and stays with.
@@ -60,6 +63,7 @@ pub struct Running {
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
     pub(super) exit: Exit,
+    pub(super) readiness: Option<Readiness>,
 }
 
 /// How the init process ends.
@@ -68,6 +72,13 @@ pub(super) struct Exit(pub(super) ExitFuture);
 impl std::fmt::Debug for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Exit")
+    }
+}
+
+impl Create {
+    /// Gives the program a way to say that it is ready, if somebody wants to hear it.
+    pub(super) fn offer(&self, folder: &Folder, spec: &mut Spec) -> Result<bool> {
+        Ok(self.supervisor.is_some() && notify::offer(folder.path(), spec)?)
     }
 }
 
@@ -90,7 +101,26 @@ impl Runtime {
         let (folder, made, saved) = self.make(id, wanted, Starter::Maker).await?;
         let Made { container, init, .. } = made;
         let Process { pid, exit, terminal } = init;
-        Ok(Running { container, folder, saved, pid, terminal, exit: Exit(exit) })
+        let asked = wanted.supervisor.as_ref().filter(|_| saved.notifies);
+        let readiness = asked.map(|asked| Readiness::listen(folder.path(), asked)).transpose();
+        let running = |readiness| Running {
+            container,
+            folder,
+            saved,
+            pid,
+            terminal,
+            exit: Exit(exit),
+            readiness,
+        };
+        match readiness {
+            Ok(readiness) => Ok(running(readiness)),
+            Err(err) => {
+                if let Err(left) = running(None).delete().await {
+                    log::warn!("{left:#}");
+                }
+                Err(err)
+            }
+        }
     }
 
     async fn make(
@@ -126,7 +156,9 @@ impl Runtime {
         if let Some(process) = spec.process_mut() {
             self.files.announce(process);
         }
+        let notifies = wanted.offer(folder, &mut spec)?;
         let (draft, mut saved) = self.draft(folder, wanted, spec, terminal, starter)?;
+        saved.notifies = notifies;
         let streams = if terminal { Streams::Terminal } else { own_streams()? };
         let is_other = starter == Starter::Other;
         let doors = is_other.then(|| Doors::make(folder.path())).transpose()?;
@@ -218,6 +250,11 @@ impl Running {
         self.folder.save(&self.saved)?;
         self.folder.unlock();
         Ok(())
+    }
+
+    /// The way by which the program says that it is ready, if somebody wants to hear that; once.
+    pub fn readiness(&mut self) -> Option<Readiness> {
+        self.readiness.take()
     }
 
     /// Waits until the init process has ended, and tells its status as a shell does: the code, or 128

@@ -8,6 +8,7 @@
 //!         state.json    which process it is; there when the process is
 //!         go, answer    the way to the init process, until the start
 //!         output        what its own hooks print
+//!         notify        where its program says that it is ready, if somebody wants to hear that
 //! ```
 //!
 //! The directory is the claim to the id, and a lock on it is held by whoever changes the container.
@@ -20,6 +21,7 @@ mod create;
 mod exec;
 mod folder;
 mod id;
+mod notify;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ pub use console::Console;
 pub use control::{MemoryWatch, Whom};
 pub use create::{Create, Running};
 pub use exec::Exec;
+pub use notify::{Readiness, Supervisor};
 pub use state::{State, Status};
 
 pub use crate::engine::{

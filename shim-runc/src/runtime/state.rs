@@ -93,6 +93,9 @@ pub(super) struct Saved {
     pub(super) is_made: bool,
     /// Its processes have a session keyring of their own.
     pub(super) has_keyring: bool,
+    /// Its program has a way to say that it is ready.
+    #[serde(default)]
+    pub(super) notifies: bool,
     /// What is left to do at the start.
     pub(super) rest: Option<Rest>,
 }
@@ -109,6 +112,7 @@ impl Saved {
             init: None,
             is_made: false,
             has_keyring: true,
+            notifies: false,
             rest: None,
         }
     }

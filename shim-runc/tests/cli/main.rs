@@ -16,6 +16,7 @@ mod exec;
 mod hooks;
 mod life;
 mod look;
+mod notify;
 mod podman;
 mod rootless;
 mod run;

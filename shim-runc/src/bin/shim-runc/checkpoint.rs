@@ -160,6 +160,7 @@ impl Restore {
             console: self.ties.console(!self.detach),
             no_pivot_root: self.no_pivot,
             no_new_keyring: false,
+            supervisor: Global::supervisor()?,
         };
         if !self.detach && matches!(wanted.console, Console::Socket(_)) {
             return Err(Error::invalid("a console socket is for a container that is left alone"));

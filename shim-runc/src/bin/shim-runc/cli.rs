@@ -9,7 +9,7 @@ use std::{
 use clap::{ArgAction, Parser, Subcommand};
 use serde::Serialize;
 use shim_core::{Context, Error, Kind, Result};
-use shim_runc::runtime::{Driver, Files, Runtime};
+use shim_runc::runtime::{Driver, Files, Runtime, Supervisor};
 
 use crate::{checkpoint, events, exec, life, log, look, spec, update};
 
@@ -161,6 +161,12 @@ impl Global {
             (false, true) => Driver::Nobody,
             (false, false) => Driver::Files,
         }
+    }
+
+    /// Who wants to hear from a program that it is ready, sd_notify(3).
+    pub(crate) fn supervisor() -> Result<Option<Supervisor>> {
+        let socket = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+        socket.map(|socket| Supervisor::parse(&socket)).transpose()
     }
 
     /// Whether a user without the host's root calls, or is to be taken for one.

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use shim_core::{Context, Error, Result, model::Bundle};
+use shim_core::{
+    Context, Error, Result,
+    model::{Bundle, Pid},
+};
 use shim_runc::runtime::{self, Running, Whom};
 
 use crate::{
@@ -37,6 +40,7 @@ impl Making {
             cgroups: global.cgroups(),
             no_pivot_root: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
+            supervisor: Global::supervisor()?,
         })
     }
 }
@@ -69,7 +73,7 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        global.runtime()?.start(&self.id).await.map(|()| 0)
+        global.runtime()?.start(&self.id, Global::supervisor()?.as_ref()).await.map(|()| 0)
     }
 }
 
@@ -129,8 +133,21 @@ impl Run {
         let terminal = running.terminal.take().map(Terminal::begin);
         let terminal = terminal.transpose().context("use the terminal")?;
         running.start().await?;
-        let Some(caught) = caught else { return Ok(None) };
-        attend(caught, running.pid, terminal, running.wait()).await.map(Some)
+        let (readiness, pid) = (running.readiness(), running.pid);
+        let relay = async |main| match readiness {
+            Some(readiness) => readiness.relay(pid, main).await.unwrap_or_else(|err| {
+                log::warn!("{err:#}");
+            }),
+            None => {}
+        };
+        let Some(caught) = caught else {
+            relay(pid).await;
+            return Ok(None);
+        };
+        // It is we who stay for the supervisor.
+        let own = Pid::new(std::process::id().cast_signed())?;
+        let exit = async { tokio::join!(running.wait(), relay(own)).0 };
+        attend(caught, pid, terminal, exit).await.map(Some)
     }
 }
 
