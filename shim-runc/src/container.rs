@@ -16,6 +16,7 @@ use shim_core::{
     linux::{open_pid, signal_pidfd},
     model::{ExecId, Pid, Signal, Stats},
 };
+use tokio::sync::{RwLock, RwLockReadGuard};
 
 use crate::{
     engine::{
@@ -25,7 +26,7 @@ use crate::{
         hooks::Hooked,
         launch::{Launched, Launcher},
         oom::OomWatch,
-        plan::{Choices, Inherited, Namespaces, Plan},
+        plan::{Choices, Inherited, Namespaces, Plan, may_trace},
         talk::Gate,
     },
     making::{self, Draft, Origin, Owner},
@@ -49,6 +50,7 @@ pub(crate) struct NativeContainer {
     execs: Arc<Mutex<HashMap<ExecId, OwnedFd>>>,
     oom: OomWatch,
     paused: AtomicBool,
+    tracers: Tracers,
     origin: Origin,
 }
 
@@ -82,6 +84,7 @@ impl NativeContainer {
             execs: Arc::default(),
             oom: parts.oom,
             paused: AtomicBool::new(false),
+            tracers: Tracers::default(),
             origin: parts.origin,
         }
     }
@@ -166,7 +169,10 @@ impl Container for NativeContainer {
             pid: self.pid,
             init: self.pidfd.as_fd(),
         };
-        let launched = joining.add(&process, &streams, Choices::default()).await?;
+        let seen = self.tracers.meet(&process).await;
+        let choices = Choices { is_watched: seen.is_none(), ..Choices::default() };
+        let launched = joining.add(&process, &streams, choices).await?;
+        drop(seen);
         self.execs().insert(id.clone(), launched.pidfd);
         let execs = Arc::clone(&self.execs);
         let exit = Box::pin(async move {
@@ -214,6 +220,31 @@ impl Container for NativeContainer {
 
     async fn pids(&self) -> Result<Vec<Pid>> {
         self.cgroup.pids()
+    }
+}
+
+/// Whether a process was added that may trace others, where the container's own may not.
+#[derive(Debug, Default)]
+struct Tracers {
+    are_there: AtomicBool,
+    /// Held for reading while a process joins in sight of others.
+    joining: RwLock<()>,
+}
+
+impl Tracers {
+    /// Called before a process is added; what comes back is to be held until it has joined, and is none
+    /// where it has to join out of sight. A process that may trace waits for those that join in sight.
+    async fn meet(&self, process: &oci_spec::runtime::Process) -> Option<RwLockReadGuard<'_, ()>> {
+        if may_trace(process) {
+            self.are_there.store(true, Ordering::SeqCst);
+            drop(self.joining.write().await);
+        }
+        let are_there = || self.are_there.load(Ordering::SeqCst);
+        if are_there() {
+            return None;
+        }
+        let joining = self.joining.read().await;
+        (!are_there()).then_some(joining)
     }
 }
 

@@ -214,6 +214,7 @@ impl Runtime {
                 terminal,
                 kept_files: self.files.count(),
                 starter,
+                is_watched: false,
             },
             has_keyring: saved.has_keyring,
             owner: Owner::default(),

@@ -87,7 +87,12 @@ impl Runtime {
             pid: Pid::new(pid)?,
             init: init.as_fd(),
         };
-        let choices = Choices { kept_files: self.files.count(), ..Choices::default() };
+        let choices = Choices {
+            kept_files: self.files.count(),
+            // What other processes were added, and may do, is not written down.
+            is_watched: true,
+            ..Choices::default()
+        };
         let launched = joining.add(&process, &streams, choices).await?;
         let terminal = console.hand_over(launched.terminal)?;
         Ok(Process { pid: launched.pid, exit: launched.exit, terminal })

@@ -50,6 +50,9 @@ pub(crate) struct Choices {
     pub(crate) kept_files: u32,
     /// Who starts the container.
     pub(crate) starter: Starter,
+    /// For an added process: others in the container may have the right to trace it, whatever the
+    /// container's own may.
+    pub(crate) is_watched: bool,
 }
 
 /// Who lets a container's program run.

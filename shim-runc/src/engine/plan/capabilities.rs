@@ -85,7 +85,7 @@ impl Sets {
 }
 
 /// Whether a process or one of its children can have the right to look into others.
-pub(super) fn may_trace(process: &Process) -> bool {
+pub(crate) fn may_trace(process: &Process) -> bool {
     let bounding = process.capabilities().as_ref().and_then(|all| all.bounding().as_ref());
     bounding.is_some_and(|set| set.contains(&Capability::SysPtrace))
 }

@@ -34,7 +34,7 @@ use oci_spec::runtime::Process;
 use shim_core::{Error, Result, model::Pid};
 
 pub(crate) use asked::{Asked, Choices, Facts, Hierarchy, Inherited, Starter};
-pub(crate) use capabilities::{all as capabilities, is_known as is_capability};
+pub(crate) use capabilities::{all as capabilities, is_known as is_capability, may_trace};
 pub(crate) use confine::Modules;
 pub(crate) use hooks::{Hook, Hooks};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -202,7 +202,8 @@ impl Plan {
         // AppArmor's profile is set by the host's procfs, so that comes first; it forbids the same.
         let has_profile =
             process.apparmor_profile().as_deref().is_some_and(|name| !name.is_empty());
-        if inherited.may_trace && !namespaces.has_users() && !has_profile {
+        let is_watched = inherited.may_trace || choices.is_watched;
+        if is_watched && !namespaces.has_users() && !has_profile {
             namespaces.follow_between(draft);
         } else {
             namespaces.follow(draft);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use serde_json::Value;
 use shim_core::{
     Container, Target,
     model::{ExitStatus, Signal},
@@ -15,18 +16,29 @@ use shim_core::{
 use super::cases;
 use crate::{
     Bench,
-    bundle::{Made, process, read_all},
+    bundle::{Made, Running, process, read_all},
     host,
 };
 
 /// A container that could do what it likes with processes that it sees.
 fn tracer(made: Made) -> Made {
-    made.with(|spec| {
-        for set in ["bounding", "effective", "permitted"] {
-            let set = spec["process"]["capabilities"][set].as_array_mut().unwrap();
-            set.push("CAP_SYS_PTRACE".into());
-        }
-    })
+    made.with(|spec| add_tracing(&mut spec["process"]))
+}
+
+fn add_tracing(process: &mut Value) {
+    for set in ["bounding", "effective", "permitted"] {
+        let set = process["capabilities"][set].as_array_mut().unwrap();
+        set.push("CAP_SYS_PTRACE".into());
+    }
+}
+
+/// Adds processes that end at once.
+async fn add_many(running: &Running) {
+    for _ in 0..50 {
+        let (started, output) = running.exec("e", &["/bin/true"]).await.unwrap();
+        assert_eq!(started.exit.await.status, ExitStatus::Code(0));
+        drop(output);
+    }
 }
 
 /// The file that a process runs is not the shim's own, and can't be opened for writing by the host's
@@ -146,16 +158,28 @@ cases! {
             let made = if may_trace { tracer(made) } else { made };
             let mut running = made.create(bench).await.unwrap();
             running.container.start().await.unwrap();
-            for _ in 0..50 {
-                let (started, output) = running.exec("e", &["/bin/true"]).await.unwrap();
-                assert_eq!(started.exit.await.status, ExitStatus::Code(0));
-                drop(output);
-            }
+            add_many(&running).await;
             running.container.kill(Target::Init, Signal::KILL).await.unwrap();
             running.wait().await;
             assert_eq!(running.printed(), "");
             running.container.delete().await.unwrap();
         }
+    }
+
+    async fn leaked_file_of_an_exec_is_not_seen_by_one_that_may_more(bench: &Bench) {
+        let marker = tempfile::tempdir_in("/run").unwrap();
+        let mut running = Made::command(&["/bin/sleep", "1000"]).create(bench).await.unwrap();
+        running.container.start().await.unwrap();
+        let script = format!("while :; do {}; done", search(marker.path()));
+        let mut watcher = process(&["/bin/sh", "-c", &script]);
+        add_tracing(&mut watcher);
+        let (watcher, seen) = running.exec_process("w", watcher).await.unwrap();
+        add_many(&running).await;
+        running.container.kill(Target::Init, Signal::KILL).await.unwrap();
+        watcher.exit.await;
+        running.wait().await;
+        assert_eq!(read_all(seen), "");
+        running.container.delete().await.unwrap();
     }
 
     async fn leaked_file_of_the_shim_does_not_reach_a_program(bench: &Bench) {
