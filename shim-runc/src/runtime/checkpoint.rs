@@ -4,17 +4,14 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Process as OciProcess;
 use shim_core::{
-    Checkpoint, Container, Error, Kind, Process, Result, Streams,
+    Checkpoint, Error, Kind, Result, Streams,
     linux::Reaper,
     model::{Bundle, Pid},
 };
 
 use super::{
-    Allowed, Create, Extra, Files, Running, Runtime, Status,
-    create::{Exit, finish},
-    folder::Folder,
-    notify, own_streams,
-    state::Saved,
+    Allowed, Create, Extra, Files, Running, Runtime, Status, create::finish, folder::Folder,
+    notify, own_streams, state::Saved,
 };
 use crate::{
     engine::plan::Starter,
@@ -71,20 +68,11 @@ impl Runtime {
         let folder = self.claim(id)?;
         match Box::pin(self.restore_in(&folder, wanted, from)).await {
             Ok((made, saved)) => {
-                let Made { container, init, .. } = made;
-                let Process { pid, exit, terminal } = init;
-                let mut folder = folder;
-                folder.unlock();
-                let exit = Exit(exit);
-                let readiness = None;
-                Ok(Running { container, folder, saved, pid, terminal, exit, readiness })
+                let mut running = Running::of(folder, made, saved);
+                running.folder.unlock();
+                Ok(running)
             }
-            Err(err) => {
-                if let Err(left) = folder.remove() {
-                    log::warn!("{left:#}");
-                }
-                Err(err)
-            }
+            Err(err) => Err(folder.abandon(err)),
         }
     }
 
@@ -110,17 +98,9 @@ impl Runtime {
             lsm_profile: from.lsm_profile.as_deref(),
         };
         let begun = draft.begin(folder.bundle(), &launcher).await?;
-        let mut made = draft.restore(begun, &launcher, restored, |_| Ok(())).await?;
+        let made = draft.restore(begun, &launcher, restored, |_| Ok(())).await?;
         saved.init = Init::of(made.init.pid).ok();
         saved.is_made = true;
-        match finish(folder, &saved, &console, &mut made.init) {
-            Ok(()) => Ok((made, saved)),
-            Err(err) => {
-                if let Err(left) = made.container.delete().await {
-                    log::warn!("{left:#}");
-                }
-                Err(err)
-            }
-        }
+        finish(folder, made, saved, &console).await
     }
 }

@@ -55,19 +55,19 @@ pub struct Create {
 /// A container that this process has made, starts and stays with.
 #[derive(Debug)]
 pub struct Running {
-    pub(super) container: NativeContainer,
+    container: NativeContainer,
     pub(super) folder: Folder,
-    pub(super) saved: Saved,
+    saved: Saved,
     /// The init process.
     pub pid: Pid,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
-    pub(super) exit: Exit,
-    pub(super) readiness: Option<Readiness>,
+    exit: Exit,
+    readiness: Option<Readiness>,
 }
 
 /// How the init process ends.
-pub(super) struct Exit(pub(super) ExitFuture);
+struct Exit(ExitFuture);
 
 impl std::fmt::Debug for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -88,9 +88,7 @@ impl Runtime {
     /// # Errors
     /// `AlreadyExists` for an id that is taken; else why there is none. Nothing is left.
     pub async fn create(&self, id: &str, wanted: &Create) -> Result<Pid> {
-        let (folder, made, _) = self.make(id, wanted, Starter::Other).await?;
-        drop(folder);
-        Ok(made.init.pid)
+        self.make(id, wanted, Starter::Other).await.map(|made| made.pid)
     }
 
     /// Makes a container that this process will start.
@@ -98,46 +96,16 @@ impl Runtime {
     /// # Errors
     /// As [`Runtime::create`].
     pub async fn run(&self, id: &str, wanted: &Create) -> Result<Running> {
-        let (folder, made, saved) = self.make(id, wanted, Starter::Maker).await?;
-        let Made { container, init, .. } = made;
-        let Process { pid, exit, terminal } = init;
-        let asked = wanted.supervisor.as_ref().filter(|_| saved.notifies);
-        let readiness = asked.map(|asked| Readiness::listen(folder.path(), asked)).transpose();
-        let running = |readiness| Running {
-            container,
-            folder,
-            saved,
-            pid,
-            terminal,
-            exit: Exit(exit),
-            readiness,
-        };
-        match readiness {
-            Ok(readiness) => Ok(running(readiness)),
-            Err(err) => {
-                if let Err(left) = running(None).delete().await {
-                    log::warn!("{left:#}");
-                }
-                Err(err)
-            }
-        }
+        self.make(id, wanted, Starter::Maker).await
     }
 
-    async fn make(
-        &self,
-        id: &str,
-        wanted: &Create,
-        starter: Starter,
-    ) -> Result<(Folder, Made, Saved)> {
+    async fn make(&self, id: &str, wanted: &Create, starter: Starter) -> Result<Running> {
         let folder = self.claim(id)?;
         match Box::pin(self.make_in(&folder, wanted, starter)).await {
-            Ok((made, saved)) => Ok((folder, made, saved)),
-            Err(err) => {
-                if let Err(left) = folder.remove() {
-                    log::warn!("{left:#}");
-                }
-                Err(err)
+            Ok((made, saved, readiness)) => {
+                Ok(Running { readiness, ..Running::of(folder, made, saved) })
             }
+            Err(err) => Err(folder.abandon(err)),
         }
     }
 
@@ -146,7 +114,7 @@ impl Runtime {
         folder: &Folder,
         wanted: &Create,
         starter: Starter,
-    ) -> Result<(Made, Saved)> {
+    ) -> Result<(Made, Saved, Option<Readiness>)> {
         let mut spec = folder.keep_spec(&wanted.bundle)?;
         if rootless::is_rootless() {
             rootless::enter(&mut spec)?;
@@ -156,11 +124,13 @@ impl Runtime {
         if let Some(process) = spec.process_mut() {
             self.files.announce(process);
         }
+        let is_other = starter == Starter::Other;
         let notifies = wanted.offer(folder, &mut spec)?;
+        let asked = wanted.supervisor.as_ref().filter(|_| notifies && !is_other);
+        let readiness = asked.map(|asked| Readiness::listen(folder.path(), asked)).transpose()?;
         let (draft, mut saved) = self.draft(folder, wanted, spec, terminal, starter)?;
         saved.notifies = notifies;
         let streams = if terminal { Streams::Terminal } else { own_streams()? };
-        let is_other = starter == Starter::Other;
         let doors = is_other.then(|| Doors::make(folder.path())).transpose()?;
         let output = is_other.then(|| folder.make_output()).transpose()?;
         let making = Making {
@@ -178,16 +148,8 @@ impl Runtime {
         let mut made = draft.make(begun, &launcher, making, told).await?;
         saved.rest = made.rest.take();
         saved.is_made = is_other;
-        match finish(folder, &saved, &console, &mut made.init) {
-            Ok(()) => Ok((made, saved)),
-            Err(err) => {
-                // It may have ended meanwhile.
-                if let Err(left) = made.container.delete().await {
-                    log::warn!("{left:#}");
-                }
-                Err(err)
-            }
-        }
+        let (made, saved) = finish(folder, made, saved, &console).await?;
+        Ok((made, saved, readiness))
     }
 
     pub(super) fn draft(
@@ -224,14 +186,28 @@ impl Runtime {
     }
 }
 
-pub(super) fn finish(
+/// Hands over the terminal of what was made, and writes down what it is; after an error it is gone.
+pub(super) async fn finish(
     folder: &Folder,
-    saved: &Saved,
+    mut made: Made,
+    saved: Saved,
     console: &Ready,
-    init: &mut Process,
-) -> Result<()> {
-    init.terminal = console.hand_over(init.terminal.take())?;
-    folder.save(saved)
+) -> Result<(Made, Saved)> {
+    let handed = console.hand_over(made.init.terminal.take());
+    let done = handed.and_then(|terminal| {
+        made.init.terminal = terminal;
+        folder.save(&saved)
+    });
+    match done {
+        Ok(()) => Ok((made, saved)),
+        Err(err) => {
+            // It may have ended meanwhile.
+            if let Err(left) = made.container.delete().await {
+                log::warn!("{left:#}");
+            }
+            Err(err)
+        }
+    }
 }
 
 /// The root filesystem on the host.
@@ -241,6 +217,11 @@ fn rootfs(spec: &Spec, bundle: &Bundle) -> PathBuf {
 }
 
 impl Running {
+    pub(super) fn of(folder: Folder, made: Made, saved: Saved) -> Self {
+        let Made { container, init: Process { pid, exit, terminal }, .. } = made;
+        Self { container, folder, saved, pid, terminal, exit: Exit(exit), readiness: None }
+    }
+
     /// Lets the program run, and forgets the lock: from now on others may work on the container.
     ///
     /// # Errors

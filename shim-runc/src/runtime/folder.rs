@@ -192,6 +192,14 @@ impl Folder {
         self.path().join("output")
     }
 
+    /// Gives the id back after an error, which stays what it was.
+    pub(super) fn abandon(self, err: Error) -> Error {
+        if let Err(left) = self.remove() {
+            log::warn!("{left:#}");
+        }
+        err
+    }
+
     /// Removes the directory, and so gives the id back.
     ///
     /// # Errors
