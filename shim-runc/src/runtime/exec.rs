@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use oci_spec::runtime::Process as OciProcess;
 use shim_core::{
-    Error, Kind, Process, Result, Streams,
+    Context, Error, Kind, Process, Result, Streams,
     model::{Bundle, Pid},
 };
 
@@ -28,8 +28,9 @@ pub struct Exec {
     pub process: OciProcess,
     /// What becomes of its terminal.
     pub console: Console,
-    /// A cgroup below the container's, which has to be there; a path that is relative to it.
-    pub cgroup: Option<String>,
+    /// Cgroups below the container's, which have to be there, by paths that are relative to it: one for
+    /// all hierarchies, or any number of `CONTROLLER[,CONTROLLER..]:PATH` for those of cgroup v1.
+    pub cgroups: Vec<String>,
     /// Add it to a container that is paused, too: it runs when that goes on.
     pub ignore_paused: bool,
 }
@@ -49,7 +50,7 @@ impl Runtime {
     /// # Errors
     /// `FailedPrecondition` when the container does not run; else why the program does not.
     pub async fn exec(&self, id: &str, wanted: Exec) -> Result<Process> {
-        let Exec { mut process, console, cgroup, ignore_paused } = wanted;
+        let Exec { mut process, console, cgroups, ignore_paused } = wanted;
         let folder = self.find(id)?;
         let saved = folder.load()?;
         let refuse = |why: &'static str| Err(Error::new(Kind::FailedPrecondition, why));
@@ -80,7 +81,7 @@ impl Runtime {
         let streams = if terminal { Streams::Terminal } else { own_streams()? };
         let joining = Joining {
             launcher: &self.launcher(folder.path(), self.files)?,
-            cgroup: &below(&saved.cgroup, cgroup.as_deref())?,
+            cgroup: &below(saved.cgroup()?, &cgroups).context("cgroup")?,
             namespaces: &namespaces,
             inherited: &inherited,
             owner,
@@ -99,12 +100,32 @@ impl Runtime {
     }
 }
 
-/// A container's cgroup, or one below it.
-fn below(cgroup: &str, path: Option<&str>) -> Result<Cgroup> {
-    let path = match path {
-        // It is cleaned of `..`, so it stays below.
-        Some(path) => CgroupPath::parse(&format!("{cgroup}/{path}")),
-        None => CgroupPath::recorded(cgroup),
-    };
-    Cgroup::at(path?)
+/// A container's cgroup, or those below it that are asked for.
+fn below(cgroup: Cgroup, asked: &[String]) -> Result<Cgroup> {
+    if asked.is_empty() {
+        return Ok(cgroup);
+    }
+    if cgroup.is_nowhere() {
+        let why = "the container has none of its own";
+        return Err(Error::new(Kind::FailedPrecondition, why));
+    }
+    let own = cgroup.path().clone();
+    // It is cleaned of `..`, so it stays below.
+    let path = |path: &str| CgroupPath::parse(&format!("{own}/{path}"));
+    if let [all] = asked
+        && !all.contains(':')
+    {
+        return Cgroup::at(path(all)?);
+    }
+    let mut paths = Vec::new();
+    for one in asked {
+        let split = one.split_once(':').filter(|(controllers, _)| !controllers.is_empty());
+        let (controllers, below) = split.ok_or_else(|| {
+            Error::invalid(format!("{one:?} names no controller, and is not the only one"))
+        })?;
+        for controller in controllers.split(',') {
+            paths.push((controller, path(below)?));
+        }
+    }
+    cgroup.apart(paths)
 }

@@ -102,6 +102,11 @@ fn it_can_be_left_alone() {
     world.ok(&["delete", "-f", "c"]);
 }
 
+/// Whether a controller has a hierarchy of its own.
+fn is_v1(controller: &str) -> bool {
+    std::path::Path::new("/sys/fs/cgroup").join(controller).join("tasks").exists()
+}
+
 #[test]
 fn it_is_in_the_containers_cgroup_or_in_one_below() {
     if !is_root() {
@@ -125,6 +130,25 @@ fn it_is_in_the_containers_cgroup_or_in_one_below() {
     assert!(look(&[]).out.lines().all(|line| line.ends_with(":/")));
     let below = look(&["--cgroup", "sub"]);
     assert!(below.out.lines().all(|line| line.ends_with(":/sub")), "{below:?}");
+    for (flags, why) in [
+        (&["--cgroup", "nothing:sub"][..], "\"nothing\" has no hierarchy of cgroup v1"),
+        (&["--cgroup", "sub", "--cgroup", "pids:sub"], "\"sub\" names no controller"),
+        (&["--cgroup", ":sub"], "\":sub\" names no controller"),
+    ] {
+        let ended = look(flags);
+        assert!(ended.code == 255 && ended.err.contains(why), "{ended:?}");
+    }
+    if is_v1("pids") && is_v1("memory") {
+        let some = look(&["--cgroup", "pids,memory:sub"]);
+        let each = look(&["--cgroup", "pids:sub", "--cgroup", "memory:/sub/"]);
+        assert_eq!((&some.out, some.code), (&each.out, 0), "{some:?} {each:?}");
+        for line in some.out.lines() {
+            let is_named = line.contains(":pids:") || line.contains(":memory:");
+            assert!(line.ends_with(if is_named { ":/sub" } else { ":/" }), "{some:?}");
+        }
+        let ended = look(&["--cgroup", "pids:sub", "--cgroup", "pids:."]);
+        assert!(ended.code == 255 && ended.err.contains("two paths for pids"), "{ended:?}");
+    }
     world.ok(&["delete", "-f", "c"]);
 }
 

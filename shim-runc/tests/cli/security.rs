@@ -155,7 +155,17 @@ fn cgroup_path_of_an_added_process_can_not_climb() {
         return;
     }
     let world = running();
-    for path in ["..", "../..", "sub/../../..", "/../..", "./../x", "//..", "../c/../.."] {
+    for path in [
+        "..",
+        "../..",
+        "sub/../../..",
+        "/../..",
+        "./../x",
+        "//..",
+        "../c/../..",
+        "pids:..",
+        "pids,cpu:sub/../..",
+    ] {
         let ended = world.call(&["exec", "--cgroup", path, "c", "true"]);
         assert!(ended.code == 255 && ended.err.contains("has a `..`"), "{path}: {ended:?}");
     }

@@ -53,9 +53,10 @@ pub(crate) struct Arguments {
     /// SELinux's label: not offered
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// A cgroup below the container's, which is there already
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<String>,
+    /// A cgroup below the container's, which is there already; with controllers of cgroup v1 for their
+    /// hierarchies alone, and may be repeated then
+    #[arg(long, value_name = "[CONTROLLER,..:]PATH")]
+    cgroup: Vec<String>,
     /// In a paused container, too
     #[arg(long)]
     ignore_paused: bool,
@@ -74,13 +75,10 @@ impl Arguments {
             None => self.change(runtime.process(&self.id)?)?,
         };
         let process = if self.detach { process } else { sized(process) };
-        if self.cgroup.as_ref().is_some_and(|cgroup| cgroup.contains(':')) {
-            return Err(Error::invalid("--cgroup takes one path for all controllers"));
-        }
         let wanted = Exec {
             process,
             console: self.ties.console(!self.detach),
-            cgroup: self.cgroup.clone(),
+            cgroups: self.cgroup.clone(),
             ignore_paused: self.ignore_paused,
         };
         let mut caught = (!self.detach).then(Caught::begin).transpose().context("catch signals")?;

@@ -7,6 +7,7 @@
 //!   a child is cloned into its cgroup; on v1 it writes `0` to `tasks` itself. See
 //!   [`Cgroup::tasks`].
 
+mod apart;
 #[expect(unsafe_code, reason = "bpf(2) has no safe wrapper in nix")]
 mod bpf;
 mod create;
@@ -43,8 +44,8 @@ use shim_core::{
     model::{Pid, Stats},
 };
 
-use self::dir::Dir;
 pub use self::path::Driver;
+use self::{apart::Apart, dir::Dir};
 pub(crate) use self::{
     create::Making,
     hierarchy::{Hierarchies, Mode},
@@ -59,6 +60,7 @@ pub(crate) struct Cgroup {
     path: CgroupPath,
     /// What systemd makes it as, if it does.
     unit: Option<Arc<Unit>>,
+    apart: Apart,
 }
 
 /// The container's directory in one hierarchy.
@@ -95,7 +97,7 @@ impl Cgroup {
 
     /// A cgroup in hierarchies that were found elsewhere.
     pub(crate) fn under(hierarchies: Arc<Hierarchies>, path: CgroupPath) -> Self {
-        Self { hierarchies, path, unit: None }
+        Self { hierarchies, path, unit: None, apart: Arc::default() }
     }
 
     /// The unit that it is, if systemd makes it.
@@ -126,7 +128,7 @@ impl Cgroup {
             .map(|(name, root)| Directory {
                 hierarchy: name.to_owned(),
                 mount: root.clone(),
-                path: root.join(self.path.relative()),
+                path: root.join(self.relative_in(name)),
             })
             .collect()
     }
@@ -165,7 +167,7 @@ impl Cgroup {
     pub(crate) fn tasks(&self) -> Result<Vec<OwnedFd>> {
         let v1 = self.hierarchies.v1.iter();
         v1.map(|found| {
-            let path = found.root.join(self.path.relative()).join("tasks");
+            let path = found.root.join(self.relative_in(&found.name)).join("tasks");
             let opened = open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, stat::Mode::empty());
             opened.with_context(|| format!("open {}", path.display()))
         })
