@@ -94,6 +94,16 @@ impl Record {
         Ok(record)
     }
 
+    /// Goes on with the record that a bundle has.
+    ///
+    /// # Errors
+    /// When there is none, or it can't be written.
+    pub(crate) fn go_on(bundle: &Bundle) -> Result<Self> {
+        let path = bundle.path().join(FILE);
+        let opened = File::options().append(true).open(&path);
+        Ok(Self { file: opened.with_context(|| format!("write {}", path.display()))? })
+    }
+
     /// Adds the runtime that makes the container.
     ///
     /// # Errors
@@ -282,7 +292,9 @@ mod tests {
         expected.is_made = true;
         assert_eq!(Traces::read(&bundle).unwrap().as_ref(), Some(&expected));
         let own = Pid::new(std::process::id().cast_signed()).unwrap();
-        record.born(own).unwrap();
+        let later = Record::go_on(&bundle).unwrap();
+        later.leaves(&Left::default()).unwrap();
+        later.born(own).unwrap();
         let init = Init::of(own).unwrap();
         expected.init = Some(init);
         assert_eq!(Traces::read(&bundle).unwrap(), Some(expected));

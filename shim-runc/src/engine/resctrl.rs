@@ -5,6 +5,8 @@
 //! `closID` names and other containers may share. What is counted for a container alone is a directory
 //! below its class's.
 
+mod counters;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -13,6 +15,8 @@ use std::{
 use oci_spec::runtime::{LinuxIntelRdt, Spec};
 use serde::{Deserialize, Serialize};
 use shim_core::{Context, Error, Kind, Result, model::Pid};
+
+pub use self::counters::{BandwidthLimits, CacheLimits, Occupancy, Shares, Traffic};
 
 /// A container's place in the filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,15 +43,20 @@ impl Group {
     /// `Unsupported` where the filesystem is not mounted; `InvalidArgument` for what makes no sense.
     pub(crate) fn of(spec: &Spec, id: &str) -> Result<Option<Self>> {
         let linux = spec.linux().as_ref();
-        let Some(asked) = linux.and_then(|linux| linux.intel_rdt().as_ref()) else {
-            return Ok(None);
-        };
+        let asked = linux.and_then(|linux| linux.intel_rdt().as_ref());
+        asked.map(|asked| Self::asked(asked, id)).transpose().context("linux.intelRdt")
+    }
+
+    /// The place that is asked for apart from a spec.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub(crate) fn asked(asked: &LinuxIntelRdt, id: &str) -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
         let root = root(&mounts).ok_or_else(|| {
-            let why = "linux.intelRdt: no resctrl filesystem is mounted on this host";
-            Error::new(Kind::Unsupported, why)
+            Error::new(Kind::Unsupported, "no resctrl filesystem is mounted on this host")
         })?;
-        Self::below(root, asked, id).map(Some).context("linux.intelRdt")
+        Self::below(root, asked, id)
     }
 
     fn below(root: PathBuf, asked: &LinuxIntelRdt, id: &str) -> Result<Self> {
@@ -105,7 +114,23 @@ impl Group {
             .try_for_each(|directory| self.write(&directory.join("tasks"), &pid.to_string()))
     }
 
-    fn set(&self) -> Result<()> {
+    /// Whether the lines are the container's to change.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a class that others may use.
+    pub(crate) fn may_change(&self) -> Result<()> {
+        if self.is_own {
+            return Ok(());
+        }
+        let why = format!("{} is not the container's own", self.class.display());
+        Err(Error::new(Kind::FailedPrecondition, why))
+    }
+
+    /// Sets the lines.
+    ///
+    /// # Errors
+    /// The kernel's reason.
+    pub(crate) fn set(&self) -> Result<()> {
         if self.schemata.is_empty() {
             return Ok(());
         }
@@ -191,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    fn group(root: &Path, asked: Value) -> Result<Group> {
+    pub(super) fn group(root: &Path, asked: Value) -> Result<Group> {
         Group::below(root.to_owned(), &serde_json::from_value(asked).unwrap(), "c1")
     }
 
@@ -208,6 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let asked = json!({ "l3CacheSchema": "L3:0=f\nMB:0=10", "memBwSchema": "MB:0=70",
             "schemata": ["L2:0=3"] });
+        let less = group(dir.path(), json!({ "memBwSchema": "MB:0=20" })).unwrap();
         let group = group(dir.path(), asked).unwrap();
         group.make().unwrap();
         let class = dir.path().join("c1");
@@ -215,6 +241,8 @@ mod tests {
             fs::read_to_string(class.join("schemata")).unwrap(),
             "L3:0=f\nMB:0=70\nL2:0=3\n"
         );
+        less.set().unwrap();
+        assert_eq!(fs::read_to_string(class.join("schemata")).unwrap(), "MB:0=20\n");
         group.join(Pid::new(7).unwrap()).unwrap();
         assert_eq!(fs::read_to_string(class.join("tasks")).unwrap(), "7");
         // The kernel's own files go with their directory, these do not.
@@ -242,6 +270,7 @@ mod tests {
         assert!(class.is_dir());
         let other =
             group(dir.path(), json!({ "closID": "gold", "schemata": ["MB:0=20"] })).unwrap();
+        assert_eq!(other.may_change().unwrap_err().kind(), Kind::FailedPrecondition);
         let err = other.make().unwrap_err();
         assert!(err.to_string().contains("MB:0=20"), "{err}");
     }

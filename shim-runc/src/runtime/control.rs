@@ -3,14 +3,16 @@
 
 use std::{fs::File, os::fd::OwnedFd};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use shim_core::{
     Error, Kind, Result,
     linux::signal_pidfd,
     model::{Bundle, Pid, Signal, Stats},
 };
 
-use super::{Files, Readiness, Runtime, Status, Supervisor, folder::Folder, state::Saved};
+use super::{
+    Files, Readiness, Runtime, Status, Supervisor, folder::Folder, shares::Change, state::Saved,
+};
 use crate::{
     container::signal_all,
     engine::{
@@ -158,17 +160,25 @@ impl Runtime {
         }
     }
 
-    /// Changes the limits that are given.
+    /// Changes the limits that are given, and the shares of cache and memory bandwidth.
     ///
     /// # Errors
-    /// The limit that could not be set; those before it are.
-    pub async fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
+    /// The limit that could not be set; those before it are. `Unsupported` for shares on a host without
+    /// them, `FailedPrecondition` where others may have the same: nothing is changed then.
+    pub async fn update(
+        &self,
+        id: &str,
+        resources: &LinuxResources,
+        shares: Option<&LinuxIntelRdt>,
+    ) -> Result<()> {
         let folder = self.locked(id)?;
         let saved = folder.load()?;
-        match saved.status(&folder)? {
-            Status::Stopped => Err(not_running()),
-            _ => saved.cgroup()?.update(resources).await,
+        if saved.status(&folder)? == Status::Stopped {
+            return Err(not_running());
         }
+        let change = shares.map(|asked| Change::of(&folder, &saved, asked)).transpose()?;
+        saved.cgroup()?.update(resources).await?;
+        change.map_or(Ok(()), |change| change.make(&folder, saved, || self.pids(id)))
     }
 
     /// Lists the processes of a container as the host sees them; one that has ended has none, or those

@@ -70,7 +70,7 @@ impl Runtime {
         let terminal = process.terminal() == Some(true);
         let console = console.prepare(terminal)?;
         self.files.announce(&mut process);
-        let mut spec = folder.spec()?;
+        let mut spec = saved.spec(&folder)?;
         rootless::follow(&mut spec, init.as_fd())?;
         let filters = Cache::default();
         let bundle = Bundle::new(&saved.bundle)?;

@@ -22,6 +22,7 @@ mod exec;
 mod folder;
 mod id;
 mod notify;
+mod shares;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ pub use state::{State, Status};
 pub use crate::engine::{
     cgroup::Driver,
     criu::{Allowed, Extra},
+    resctrl::{BandwidthLimits, CacheLimits, Occupancy, Shares, Traffic},
 };
 use crate::{
     engine::{

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use oci_spec::runtime::{LinuxIntelRdt, Spec};
 use serde::{Deserialize, Serialize};
 use shim_core::{Error, Kind, Result, linux::wait_gone};
 
@@ -96,6 +97,9 @@ pub(super) struct Saved {
     /// Its program has a way to say that it is ready.
     #[serde(default)]
     pub(super) notifies: bool,
+    /// What it was given of cache and memory bandwidth later, if its spec gives it nothing.
+    #[serde(default)]
+    pub(super) shares: Option<LinuxIntelRdt>,
     /// What is left to do at the start.
     pub(super) rest: Option<Rest>,
 }
@@ -113,6 +117,7 @@ impl Saved {
             is_made: false,
             has_keyring: true,
             notifies: false,
+            shares: None,
             rest: None,
         }
     }
@@ -133,6 +138,15 @@ impl Saved {
     pub(super) fn cgroup(&self) -> Result<Cgroup> {
         let path = CgroupPath::recorded(&self.cgroup)?;
         Cgroup::at(Place { path, unit: self.unit.clone() })
+    }
+
+    /// The container's spec, with what became of it since.
+    pub(super) fn spec(&self, folder: &Folder) -> Result<Box<Spec>> {
+        let mut spec = folder.spec()?;
+        if let (Some(shares), Some(linux)) = (&self.shares, spec.linux_mut()) {
+            linux.set_intel_rdt(Some(shares.clone()));
+        }
+        Ok(spec)
     }
 
     /// The init process, if it lives.

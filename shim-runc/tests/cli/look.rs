@@ -60,6 +60,30 @@ fn limits_are_changed() {
 }
 
 #[test]
+fn cache_that_this_host_does_not_share_out_is_refused_before_anything_is_changed() {
+    if !is_root() {
+        return;
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if mounts.contains(" - resctrl ") {
+        println!("skipped: this host has resctrl");
+        return;
+    }
+    let world = World::sleeper();
+    world.create("c");
+    let max = world.directory("pids").join("pids.max");
+    let before = fs::read_to_string(&max).ok();
+    for flag in ["--l3-cache-schema=L3:0=f", "--mem-bw-schema=MB:0=70"] {
+        let said = world.refused(&["update", "--pids-limit", "33", flag, "c"]);
+        assert!(said.contains("no resctrl filesystem is mounted on this host"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&max).ok(), before);
+    let event: Value = serde_json::from_str(&world.ok(&["events", "--stats", "c"])).unwrap();
+    assert!(event["data"].get("intel_rdt").is_none(), "{event}");
+    world.ok(&["delete", "-f", "c"]);
+}
+
+#[test]
 fn what_is_used_is_told() {
     if !is_root() {
         return;

@@ -56,11 +56,14 @@ impl Arguments {
     }
 
     fn tell_stats(&self, runtime: &Runtime) -> Result<()> {
-        let stats = match runtime.stats(&self.id)? {
+        let mut stats = match runtime.stats(&self.id)? {
             Stats::V1(stats) => v1(&stats),
             Stats::V2(stats) => v2(&stats),
             _ => return Err(Error::unsupported("this kind of statistics")),
         };
+        if let Some(shares) = runtime.shares(&self.id)? {
+            stats["intel_rdt"] = serde_json::to_value(shares)?;
+        }
         tell(&json!({ "type": "stats", "id": self.id, "data": stats }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Map, Value, json};
 use shim_core::{Context, Result};
 
@@ -13,7 +13,7 @@ use crate::cli::Global;
 /// What is not given stays as it is.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
-    /// A file with resources in OCI terms, `-` for standard input; all other flags are ignored then
+    /// A file with resources in OCI terms, `-` for standard input; all other limits are ignored then
     #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
     /// Weight of block devices, 10 to 1000
@@ -52,6 +52,12 @@ pub(crate) struct Arguments {
     /// Processes and threads
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
+    /// Cache, as resctrl has it
+    #[arg(long, value_name = "LINES")]
+    l3_cache_schema: Option<String>,
+    /// Memory bandwidth, as resctrl has it
+    #[arg(long, value_name = "LINES")]
+    mem_bw_schema: Option<String>,
     /// The container
     id: String,
 }
@@ -69,7 +75,19 @@ impl Arguments {
             }
             None => serde_json::from_value(self.asked())?,
         };
-        global.runtime()?.update(&self.id, &resources).await.map(|()| 0)
+        let shares = self.shares()?;
+        global.runtime()?.update(&self.id, &resources, shares.as_ref()).await.map(|()| 0)
+    }
+
+    /// Shares of cache and memory bandwidth, which no resources hold.
+    fn shares(&self) -> Result<Option<LinuxIntelRdt>> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (cache, bandwidth) = (given(&self.l3_cache_schema), given(&self.mem_bw_schema));
+        if cache.is_none() && bandwidth.is_none() {
+            return Ok(None);
+        }
+        let asked = json!({ "l3CacheSchema": cache, "memBwSchema": bandwidth });
+        Ok(Some(serde_json::from_value(asked)?))
     }
 
     fn asked(&self) -> Value {
@@ -108,6 +126,23 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cache_and_bandwidth_are_no_resources() {
+        assert_eq!(Arguments::default().shares().unwrap(), None);
+        let mem_bw_schema = Some("MB:0=70".to_owned());
+        let some = Arguments {
+            mem_bw_schema,
+            l3_cache_schema: Some(String::new()),
+            ..Arguments::default()
+        };
+        let asked = some.shares().unwrap().unwrap();
+        assert_eq!(
+            (asked.l3_cache_schema(), asked.mem_bw_schema().as_deref()),
+            (&None, Some("MB:0=70"))
+        );
+        assert_eq!(some.asked(), json!({}));
+    }
 
     #[test]
     fn only_what_is_given_is_asked_for() {
