@@ -13,9 +13,12 @@ use oci_spec::runtime::{
 use serde_json::Value;
 use shim_core::{Context, Error, Result, model::Bundle};
 
-use crate::engine::{
-    plan::{self, Namespaces},
-    seccomp::{Cache, Filter},
+use crate::{
+    engine::{
+        plan::{self, Namespaces},
+        seccomp::{Cache, Filter},
+    },
+    rootless,
 };
 
 const SETS: [&str; 5] = ["bounding", "effective", "permitted", "inheritable", "ambient"];
@@ -124,21 +127,22 @@ pub(crate) fn cgroup_owner(spec: &Spec) -> Result<Option<u32>> {
     Ok(owner.filter(|_| namespaces.is_new(libc::CLONE_NEWCGROUP)))
 }
 
-/// The resources of a container: the spec's, and the devices that every container may use.
+/// The resources of a container: the spec's, and the devices that every container may use. One whose spec
+/// lists none may use these alone.
 pub(crate) fn resources(spec: &Spec) -> Result<Option<LinuxResources>> {
-    let linux = spec.linux().as_ref();
-    let Some(resources) = linux.and_then(|linux| linux.resources().as_ref()) else {
-        return Ok(None);
-    };
-    let mut resources = resources.clone();
-    let listed = resources.devices().clone().unwrap_or_default();
-    if !listed.is_empty() {
-        let mut devices = listed;
-        for (kind, major, minor, access) in ALLOWED {
-            devices.push(rule(kind, major, minor, access)?);
-        }
-        resources.set_devices(Some(devices));
+    let asked = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+    let listed = asked.as_ref().and_then(|asked| asked.devices().clone()).unwrap_or_default();
+    // Who is not the host's root may write no rules, and needs none: a device that was made in a user
+    // namespace can't be opened there.
+    if listed.is_empty() && rootless::is_rootless() {
+        return Ok(asked);
     }
+    let mut devices = listed;
+    for (kind, major, minor, access) in ALLOWED {
+        devices.push(rule(kind, major, minor, access)?);
+    }
+    let mut resources = asked.unwrap_or_default();
+    resources.set_devices(Some(devices));
     Ok(Some(resources))
 }
 
@@ -207,6 +211,26 @@ mod tests {
         assert_eq!(owner("ro", 3, "cgroup"), None);
         assert_eq!(owner("rw", 3, "pid"), None);
         assert_eq!(owner("rw", 30, "cgroup"), None);
+    }
+
+    #[test]
+    fn a_spec_without_devices_allows_those_of_every_container_alone() {
+        let devices = |linux: Value| {
+            let spec = serde_json::json!({ "ociVersion": "1.2.0", "linux": linux });
+            let resources = resources(&serde_json::from_value(spec).unwrap()).unwrap();
+            resources.and_then(|resources| resources.devices().clone()).unwrap_or_default()
+        };
+        let all = serde_json::json!([{ "allow": true, "access": "rwm" }]);
+        let listed = devices(serde_json::json!({ "resources": { "devices": all } }));
+        assert_eq!((listed.len(), listed[0].typ()), (1 + ALLOWED.len(), None));
+        let expected = if rootless::is_rootless() { 0 } else { ALLOWED.len() };
+        for none in [
+            serde_json::json!({}),
+            serde_json::json!({ "resources": {} }),
+            serde_json::json!({ "resources": { "devices": [], "pids": { "limit": 5 } } }),
+        ] {
+            assert_eq!(devices(none).len(), expected);
+        }
     }
 
     #[test]

@@ -50,6 +50,21 @@ cases! {
         assert_eq!(printed, "cat: can't open '/dev/fuse': Operation not permitted\n");
     }
 
+    async fn devices_that_no_spec_lists_are_denied_but_for_the_usual_ones(bench: &Bench) {
+        let look = "mknod /dev/fuse c 10 229 && (: < /dev/fuse); (: < /dev/null) && echo usual";
+        for resources in [json!(null), json!({}), json!({ "devices": [] })] {
+            let made = Made::script(&format!("({look}) 2>&1"));
+            let made = made.with(|spec| spec["linux"]["resources"] = resources.clone());
+            let (printed, _) = made.run(bench).await;
+            let expected = "can't open /dev/fuse: Operation not permitted\nusual\n";
+            assert!(printed.ends_with(expected), "{resources}: {printed}");
+        }
+        let all = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
+        let made = Made::script(&format!("({look}) 2>&1"));
+        let printed = made.with(|spec| spec["linux"]["resources"] = all).output(bench).await;
+        assert!(!printed.contains("not permitted"), "{printed}");
+    }
+
     async fn it_freezes_thaws_and_counts(bench: &Bench) {
         if !host::has_controller("memory") {
             return;
