@@ -21,7 +21,7 @@ mod place;
 mod process;
 mod runtime;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use shim_core::{
     Container, Create, Created, Error, Init, Kind, Result,
@@ -36,7 +36,7 @@ use self::{
     container::{ExternalContainer, Parts},
 };
 use crate::{
-    engine::cgroup::{Cgroup, CgroupPath},
+    engine::cgroup::{Cgroup, CgroupPath, Driver, Place},
     making::Owner,
     options::Options,
     record::Record,
@@ -56,8 +56,8 @@ pub(crate) async fn create(
     let runtime = Runtime::find(asked, &host.namespace)?;
     let spec = spec::read(&bundle).ok();
     let path = spec.as_deref().and_then(spec::cgroup);
-    let cgroup = Cgroup::at(CgroupPath::of(path, host.namespace.as_str(), id.as_str())?)?;
-    let record = Record::begin(&bundle, cgroup.path(), None)?;
+    let cgroup = Cgroup::at(asked_place(options.driver, path, &host.namespace, &id)?)?;
+    let record = Record::begin(&bundle, cgroup.path(), cgroup.unit())?;
     record.driven_by(&runtime)?;
     let is_fresh = !cgroup.exists();
     if is_fresh {
@@ -88,6 +88,21 @@ pub(crate) async fn create(
             Record::erase(container.bundle());
             Err(err)
         }
+    }
+}
+
+/// Where the runtime is asked to put a container.
+fn asked_place(
+    driver: Driver,
+    path: Option<&Path>,
+    namespace: &Namespace,
+    id: &ContainerId,
+) -> Result<Place> {
+    let (above, id) = (namespace.as_str(), id.as_str());
+    match Place::of(driver, path, above, id) {
+        // crun takes other texts than runc does, and only it knows what they mean.
+        Err(_) if driver == Driver::Systemd => CgroupPath::of(path, above, id).map(Place::from),
+        place => place,
     }
 }
 
@@ -131,4 +146,24 @@ fn alone<T>(work: impl AsyncFnOnce(Reaper) -> T) -> Result<T> {
     let worked = runtime.block_on(async { timeout(DELETE_LIMIT, work(Reaper::default())).await });
     // A command that goes on is killed with this process.
     worked.map_err(|_| Error::new(Kind::TimedOut, "the runtime does not come to an end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_recorded_where_systemd_is_to_make_the_cgroup() {
+        let (namespace, id) =
+            (Namespace::parse("k8s.io").unwrap(), ContainerId::parse("c").unwrap());
+        let place =
+            |driver, path| asked_place(driver, Some(Path::new(path)), &namespace, &id).unwrap();
+        let unit = place(Driver::Systemd, "a.slice:cri:c1");
+        assert!(unit.path.as_str().ends_with("/a.slice/cri-c1.scope"), "{}", unit.path);
+        assert_eq!(unit.unit.unwrap().name(), "cri-c1.scope");
+        for (driver, path) in [(Driver::Files, "a.slice:cri:c1"), (Driver::Systemd, "a/c1")] {
+            let place = place(driver, path);
+            assert_eq!((place.path.as_str(), place.unit), (&*format!("/{path}"), None));
+        }
+    }
 }

@@ -139,6 +139,13 @@ fn podman_runs_containers_with_it() {
     let flags = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/etc", "box:1"];
     let out = podman.ok(&[&flags[..], &["sh", "-c", "touch /x 2>/dev/null || ls /etc"]].concat());
     assert!(out.contains("passwd"), "{out}");
+    // A device that only a rule of Podman's opens.
+    let run = ["run", "--rm", "--network=none", "--cap-add=MKNOD"];
+    let look = ["box:1", "sh", "-c", "mknod /dev/x c 10 229; (: < /dev/x) 2>&1"];
+    for (flags, is_denied) in [(&[][..], true), (&["--privileged"], false)] {
+        let ended = podman.call(&[&run[..], flags, &look].concat());
+        assert_eq!(ended.out.contains("not permitted"), is_denied, "{flags:?}: {ended:?}");
+    }
 }
 
 #[test]
