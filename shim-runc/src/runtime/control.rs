@@ -65,10 +65,8 @@ impl Runtime {
         self.hooks(&folder, &saved, |hooks| &hooks.poststart, "running", pid).await?;
         // Others may work on the container while we wait.
         drop(folder);
-        if let Some((readiness, pid)) = readiness.zip(pid)
-            && let Err(err) = readiness.relay(pid, pid).await
-        {
-            log::warn!("{err:#}");
+        if let Some((readiness, pid)) = readiness.zip(pid) {
+            readiness.relay(pid, pid).await;
         }
         Ok(())
     }

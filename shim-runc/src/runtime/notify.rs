@@ -139,10 +139,14 @@ impl Readiness {
 
     /// Waits until the program of an init process says that it is ready, or ends, and passes that on as
     /// news of the process that the supervisor is to watch. Nothing is lost that it says before its end.
-    ///
-    /// # Errors
-    /// When the supervisor can't be told.
-    pub async fn relay(self, init: Pid, main: Pid) -> Result<()> {
+    /// A supervisor that can't be told is a warning: the container runs.
+    pub async fn relay(self, init: Pid, main: Pid) {
+        if let Err(err) = self.try_relay(init, main).await {
+            log::warn!("{err:#}");
+        }
+    }
+
+    async fn try_relay(&self, init: Pid, main: Pid) -> Result<()> {
         if self.hear(init).await.context("listen to the program")? {
             self.supervisor.tell(main).await.context("tell the supervisor")?;
         }

@@ -134,11 +134,10 @@ impl Run {
         let terminal = terminal.transpose().context("use the terminal")?;
         running.start().await?;
         let (readiness, pid) = (running.readiness(), running.pid);
-        let relay = async |main| match readiness {
-            Some(readiness) => readiness.relay(pid, main).await.unwrap_or_else(|err| {
-                log::warn!("{err:#}");
-            }),
-            None => {}
+        let relay = async |main| {
+            if let Some(readiness) = readiness {
+                readiness.relay(pid, main).await;
+            }
         };
         let Some(caught) = caught else {
             relay(pid).await;
