@@ -166,7 +166,8 @@ impl Traces {
         };
         let mut traces = Self::default();
         for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-            match serde_json::from_str(line).with_context(|| format!("parse {}", path.display()))? {
+            let line = serde_json::from_slice(line.as_bytes());
+            match line.with_context(|| format!("parse {}", path.display()))? {
                 Line::Cgroup(cgroup) => traces.cgroup = cgroup,
                 Line::Runtime(runtime) => traces.runtime = Some(runtime),
                 Line::Unit(unit) => traces.unit = Some(unit),

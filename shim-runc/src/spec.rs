@@ -60,7 +60,9 @@ pub(crate) fn parse(bundle: &Bundle, text: &[u8]) -> Result<Box<Spec>> {
         return Err(invalid(err));
     }
     log::warn!("unknown capabilities are left out: {}", unknown.join(", "));
-    serde_json::from_value(spec).map_err(invalid)
+    // Through text: a second way to read all of a spec would be a part of the program that every shim
+    // has in memory.
+    serde_json::to_vec(&spec).and_then(|text| serde_json::from_slice(&text)).map_err(invalid)
 }
 
 fn path(bundle: &Bundle) -> PathBuf {

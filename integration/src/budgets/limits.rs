@@ -30,7 +30,7 @@ pub const DIRTY: Budget = kib("memory::private_dirty", 480);
 /// The same, and what the two share, of which there should be nothing.
 pub const DIRTY_BOTH: Budget = kib("memory::dirty_with_what_both_share", 480);
 /// What the first shim costs: nobody else shares its program's pages.
-pub const PSS: Budget = kib("memory::proportional_set", 3840);
+pub const PSS: Budget = kib("memory::proportional_set", 3712);
 /// What one more container in a shim costs.
 pub const DIRTY_MORE: Budget = kib("memory::private_dirty_a_container", 100);
 /// The same where all containers of a namespace share one.

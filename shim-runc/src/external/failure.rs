@@ -99,7 +99,7 @@ fn of_words(line: &str) -> Option<String> {
     };
     let level = head.split(' ').find_map(|word| word.strip_prefix("level="))?;
     // It is quoted as Go quotes, which is near enough to JSON's way.
-    let unquoted = serde_json::from_str::<String>(tail);
+    let unquoted = serde_json::from_slice::<String>(tail.as_bytes());
     is_grave(level).then(|| unquoted.unwrap_or_else(|_| tail.trim_matches('"').to_owned()))
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn features(asked: &Asked) -> Option<String> {
         let runtime = Runtime::find(asked, &Namespace::parse("default").ok()?).ok()?;
         let text = command::ask(&runtime, &reaper, cli::features()).await.ok()?;
         // An old runtime prints its usage, and says that all is well.
-        serde_json::from_str::<serde_json::Map<_, _>>(&text).ok()?;
+        serde_json::from_slice::<serde_json::Map<_, _>>(text.as_bytes()).ok()?;
         Some(text)
     });
     told.ok().flatten()
