@@ -114,5 +114,12 @@ pub mod criu {
     pub use crate::generated::criu::*;
 }
 
+/// `shim.guest.v1`: what the two halves of a sandbox say to each other beside [`task`]. An interface of
+/// ours.
+pub mod guest {
+    pub use crate::generated::guest::*;
+    pub use crate::generated::guest_ttrpc::*;
+}
+
 #[cfg(test)]
 mod tests;

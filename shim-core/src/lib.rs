@@ -35,7 +35,7 @@ pub use backend::{
     Backend, Checkpoint, Coming, Container, Create, Created, Exec, Host, Init, Process, Streams,
     Target, Update,
 };
-pub use entry::run;
+pub use entry::{TaskServer, run};
 pub use error::{Context, Error, Kind, Result};
 pub use log::rfc3339;
 pub use oci_spec::runtime as oci;
