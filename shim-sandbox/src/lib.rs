@@ -7,6 +7,9 @@
 //! many streams as are needed.
 
 pub mod channel;
+pub mod host;
+pub mod journal;
+pub mod net;
 
 use std::process::ExitCode;
 

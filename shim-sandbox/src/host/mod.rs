@@ -1,0 +1,4 @@
+//! The host's half: a shim whose containers run in a guest.
+
+pub mod share;
+pub mod spec;
