@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Process as OciProcess;
 use shim_core::{
-    Checkpoint, Container, Error, Kind, Process, Result, Streams,
+    Checkpoint, Container, Error, Kind, Process, Result, Streams, Terminal,
     linux::Reaper,
     model::{Bundle, Pid},
 };
@@ -69,6 +69,7 @@ impl Runtime {
             Ok((made, saved)) => {
                 let Made { container, init, .. } = made;
                 let Process { pid, exit, terminal } = init;
+                let terminal = terminal.and_then(Terminal::into_master);
                 let mut running =
                     Running { container, folder, saved, pid, terminal, exit: Exit(exit) };
                 running.folder.unlock();

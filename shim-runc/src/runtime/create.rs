@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime::{Process as OciProcess, Spec};
 use shim_core::{
-    Container, Process, Result, Streams,
+    Container, Process, Result, Streams, Terminal,
     backend::ExitFuture,
     model::{Bundle, Pid},
     rfc3339,
@@ -90,6 +90,7 @@ impl Runtime {
         let (folder, made, saved) = self.make(id, wanted, Starter::Maker).await?;
         let Made { container, init, .. } = made;
         let Process { pid, exit, terminal } = init;
+        let terminal = terminal.and_then(Terminal::into_master);
         Ok(Running { container, folder, saved, pid, terminal, exit: Exit(exit) })
     }
 
@@ -197,7 +198,8 @@ pub(super) fn finish(
     console: &Ready,
     init: &mut Process,
 ) -> Result<()> {
-    init.terminal = console.hand_over(init.terminal.take())?;
+    let master = init.terminal.take().and_then(Terminal::into_master);
+    init.terminal = console.hand_over(master)?.map(Into::into);
     folder.save(saved)
 }
 

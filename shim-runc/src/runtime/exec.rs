@@ -90,7 +90,7 @@ impl Runtime {
         let choices = Choices { kept_files: self.files.count(), ..Choices::default() };
         let launched = joining.add(&process, &streams, choices).await?;
         let terminal = console.hand_over(launched.terminal)?;
-        Ok(Process { pid: launched.pid, exit: launched.exit, terminal })
+        Ok(Process { pid: launched.pid, exit: launched.exit, terminal: terminal.map(Into::into) })
     }
 }
 
