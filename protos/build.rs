@@ -8,10 +8,11 @@ use std::{env, fs, io};
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const PROTOS: [&str; 17] = [
+const PROTOS: [&str; 18] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
+    "cri",
     "criu",
     "events",
     "forward",

@@ -7,6 +7,7 @@
 //! many streams as are needed.
 
 pub mod channel;
+pub mod config;
 pub mod host;
 pub mod journal;
 pub mod net;

@@ -1,4 +1,5 @@
 //! The hand-over of a pod's network, in namespaces of its own: what is read, and frames through a tap.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::File,

@@ -1,4 +1,5 @@
 //! The host's half: a shim whose containers run in a guest.
 
 pub mod share;
+pub mod size;
 pub mod spec;
