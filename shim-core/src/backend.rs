@@ -5,6 +5,7 @@
 //! request has been parsed and is legal in the current state.
 
 mod boxed;
+mod sandbox;
 mod terminal;
 
 use std::{collections::HashMap, fmt, future::Future, os::fd::OwnedFd, path::PathBuf, pin::Pin};
@@ -21,7 +22,10 @@ use crate::{
     },
 };
 
-pub use self::terminal::{Resize, Terminal};
+pub use self::{
+    sandbox::{CreateSandbox, Sandbox, SandboxBackend, SandboxProcess},
+    terminal::{Resize, Terminal},
+};
 
 /// A way of running containers. A shim process holds exactly one.
 #[async_trait]

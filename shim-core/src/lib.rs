@@ -32,8 +32,8 @@ pub mod model;
 mod service;
 
 pub use backend::{
-    Backend, Checkpoint, Coming, Container, Create, Created, Exec, Host, Init, Process, Resize,
-    Streams, Target, Terminal, Update,
+    Backend, Checkpoint, Coming, Container, Create, CreateSandbox, Created, Exec, Host, Init,
+    Process, Resize, Sandbox, SandboxBackend, SandboxProcess, Streams, Target, Terminal, Update,
 };
 pub use entry::{TaskServer, run};
 pub use error::{Context, Error, Kind, Result};
