@@ -8,13 +8,15 @@ use std::{env, fs, io};
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const PROTOS: [&str; 16] = [
+const PROTOS: [&str; 18] = [
     "bootstrap",
     "cgroups_v1",
     "cgroups_v2",
+    "cri",
     "criu",
     "events",
     "forward",
+    "guest",
     "runc",
     "runctypes",
     "runtimeoptions",

@@ -109,9 +109,22 @@ pub mod cgroups_v2 {
     pub use crate::generated::cgroups_v2::*;
 }
 
+/// `runtime.v1`, Kubernetes' interface to containerd: what a pod is to be, which containerd passes on to
+/// shims that make sandboxes. As much of it as they use.
+pub mod cri {
+    pub use crate::generated::cri::*;
+}
+
 /// CRIU's requests and answers: how processes are saved and restored. No interface of containerd's.
 pub mod criu {
     pub use crate::generated::criu::*;
+}
+
+/// `shim.guest.v1`: what the two halves of a sandbox say to each other beside [`task`]. An interface of
+/// ours.
+pub mod guest {
+    pub use crate::generated::guest::*;
+    pub use crate::generated::guest_ttrpc::*;
 }
 
 #[cfg(test)]

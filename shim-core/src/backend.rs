@@ -5,6 +5,8 @@
 //! request has been parsed and is legal in the current state.
 
 mod boxed;
+mod sandbox;
+mod terminal;
 
 use std::{collections::HashMap, fmt, future::Future, os::fd::OwnedFd, path::PathBuf, pin::Pin};
 
@@ -18,6 +20,11 @@ use crate::{
         About, Bundle, ContainerId, ExecId, Exit, Group, Mount, Namespace, Pid, RuntimeOptions,
         Sharing, Signal, Stats,
     },
+};
+
+pub use self::{
+    sandbox::{CreateSandbox, Sandbox, SandboxBackend, SandboxProcess},
+    terminal::{Resize, Terminal},
 };
 
 /// A way of running containers. A shim process holds exactly one.
@@ -263,7 +270,7 @@ pub enum Streams {
         /// File descriptor 2.
         stderr: OwnedFd,
     },
-    /// A terminal of the backend's making, whose master goes into [`Process::terminal`].
+    /// A terminal of the backend's making, which goes into [`Process::terminal`].
     Terminal,
 }
 
@@ -331,8 +338,8 @@ pub struct Process {
     pub pid: Pid,
     /// Resolves once, when it has ended.
     pub exit: ExitFuture,
-    /// The master of its terminal, when [`Streams::Terminal`] was asked for.
-    pub terminal: Option<OwnedFd>,
+    /// Its terminal, when [`Streams::Terminal`] was asked for.
+    pub terminal: Option<Terminal>,
 }
 
 impl fmt::Debug for Process {

@@ -32,10 +32,10 @@ pub mod model;
 mod service;
 
 pub use backend::{
-    Backend, Checkpoint, Coming, Container, Create, Created, Exec, Host, Init, Process, Streams,
-    Target, Update,
+    Backend, Checkpoint, Coming, Container, Create, CreateSandbox, Created, Exec, Host, Init,
+    Process, Resize, Sandbox, SandboxBackend, SandboxProcess, Streams, Target, Terminal, Update,
 };
-pub use entry::run;
+pub use entry::{TaskServer, run};
 pub use error::{Context, Error, Kind, Result};
 pub use log::rfc3339;
 pub use oci_spec::runtime as oci;

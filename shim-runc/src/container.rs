@@ -180,7 +180,7 @@ impl Container for NativeContainer {
             execs.lock().expect("nobody panics with the execs locked").remove(&id);
             exit
         });
-        Ok(Process { pid: launched.pid, exit, terminal: launched.terminal })
+        Ok(Process { pid: launched.pid, exit, terminal: launched.terminal.map(Into::into) })
     }
 
     async fn pause(&self) -> Result<()> {

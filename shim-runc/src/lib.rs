@@ -7,6 +7,7 @@
 
 mod ahead;
 mod backend;
+mod cage;
 mod container;
 mod engine;
 mod external;
@@ -27,4 +28,15 @@ mod saved;
 mod spec;
 
 pub use backend::NativeBackend;
+pub use cage::Cage;
 pub use rootless::is_rootless;
+
+/// Makes a tap interface in the network namespace of this thread, for a virtual machine: each read and
+/// write is a frame behind virtio's header. It is gone when the file is closed.
+///
+/// # Errors
+/// What the kernel says: the name is taken, or none that an interface can have.
+pub fn open_tap(name: &str) -> shim_core::Result<std::os::fd::OwnedFd> {
+    use shim_core::Context;
+    engine::sys::open_tap(name).with_context(|| format!("make the tap interface {name}"))
+}

@@ -252,7 +252,7 @@ impl Draft {
             origin,
         });
         let exit = if own_pids { exit } else { container.end_all_after(exit) };
-        Made { container, init: Process { pid, exit, terminal }, rest }
+        Made { container, init: Process { pid, exit, terminal: terminal.map(Into::into) }, rest }
     }
 }
 

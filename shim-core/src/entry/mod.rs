@@ -6,6 +6,7 @@
 mod accept;
 mod bootstrap;
 mod delete;
+mod embed;
 mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -20,6 +21,7 @@ use std::{
     process::ExitCode,
 };
 
+pub use self::embed::TaskServer;
 use self::{
     flags::{Action, Flags},
     start::Started,

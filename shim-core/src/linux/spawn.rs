@@ -61,7 +61,7 @@ pub fn spawn(reaper: &Reaper, process: &oci::Process, streams: Streams) -> Resul
     let (streams, terminal) = descriptors(streams)?;
     let program = program(process, streams.into(), terminal.is_some())?;
     let (pid, exit, gate) = spawn_program(reaper, &program)?;
-    Ok((Process { pid, exit, terminal }, gate))
+    Ok((Process { pid, exit, terminal: terminal.map(Into::into) }, gate))
 }
 
 /// Makes a child of a laid-out program.

@@ -51,7 +51,7 @@ impl Caller {
         });
         let (pidfd, exit) = left?;
         let terminal = console.map(Console::take).transpose()?;
-        Ok(Left { process: Process { pid, exit, terminal }, pidfd })
+        Ok(Left { process: Process { pid, exit, terminal: terminal.map(Into::into) }, pidfd })
     }
 }
 

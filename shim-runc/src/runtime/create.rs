@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime::{Process as OciProcess, Spec};
 use shim_core::{
-    Container, Process, Result, Streams,
+    Container, Process, Result, Streams, Terminal,
     backend::ExitFuture,
     model::{Bundle, Pid},
     rfc3339,
@@ -193,9 +193,9 @@ pub(super) async fn finish(
     saved: Saved,
     console: &Ready,
 ) -> Result<(Made, Saved)> {
-    let handed = console.hand_over(made.init.terminal.take());
-    let done = handed.and_then(|terminal| {
-        made.init.terminal = terminal;
+    let master = made.init.terminal.take().and_then(Terminal::into_master);
+    let done = console.hand_over(master).and_then(|master| {
+        made.init.terminal = master.map(Into::into);
         folder.save(&saved)
     });
     match done {
@@ -219,6 +219,7 @@ fn rootfs(spec: &Spec, bundle: &Bundle) -> PathBuf {
 impl Running {
     pub(super) fn of(folder: Folder, made: Made, saved: Saved) -> Self {
         let Made { container, init: Process { pid, exit, terminal }, .. } = made;
+        let terminal = terminal.and_then(Terminal::into_master);
         Self { container, folder, saved, pid, terminal, exit: Exit(exit), readiness: None }
     }
 

@@ -96,7 +96,7 @@ impl Runtime {
         };
         let launched = joining.add(&process, &streams, choices).await?;
         let terminal = console.hand_over(launched.terminal)?;
-        Ok(Process { pid: launched.pid, exit: launched.exit, terminal })
+        Ok(Process { pid: launched.pid, exit: launched.exit, terminal: terminal.map(Into::into) })
     }
 }
 

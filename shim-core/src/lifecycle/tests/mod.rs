@@ -84,7 +84,7 @@ impl Script {
         let mut process = self.process();
         if let Streams::Terminal = streams {
             let pty = nix::pty::openpty(None, None).unwrap();
-            process.terminal = Some(pty.master);
+            process.terminal = Some(pty.master.into());
             *self.terminal.lock().unwrap() = Some(pty.slave);
         }
         process

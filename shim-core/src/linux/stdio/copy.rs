@@ -180,8 +180,8 @@ async fn copy(
                 // Others have their turn between two chunks.
                 tokio::task::yield_now().await;
             }
-            // A terminal whose last holder is gone.
-            Err(Errno::EIO) => return Ok(()),
+            // A terminal whose last holder is gone; a socket whose other end did not read all.
+            Err(Errno::EIO | Errno::ECONNRESET) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => wait(source, sink, tell).await?,
             Err(err) => return Err(err.into()),

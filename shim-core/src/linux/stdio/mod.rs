@@ -25,7 +25,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::OwnedFd,
         unix::fs::{FileTypeExt, OpenOptionsExt},
     },
     path::Path,
@@ -37,9 +37,8 @@ use nix::{fcntl::OFlag, unistd};
 use tokio::task::JoinHandle;
 
 use self::{copy::Output, exchange::Port, logger::Logger};
-use super::sys;
 use crate::{
-    backend::Streams,
+    backend::{Streams, Terminal},
     error::{Context, Error, Result},
     model::{ContainerId, LogBinary, StdioPlace, StdioUri, StdioUris, WindowSize},
 };
@@ -121,7 +120,7 @@ enum Sink {
 /// The shim's ends of a live process's streams.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
-    terminal: Option<OwnedFd>,
+    terminal: Option<Terminal>,
     stdin: Mutex<Option<Keeper>>,
     stdin_copier: Option<JoinHandle<()>>,
     outputs: Vec<Output>,
@@ -163,7 +162,7 @@ impl Relay {
     ///
     /// # Errors
     /// When the terminal that was asked for is missing, or the runtime takes no more descriptors.
-    pub(crate) fn run(self, terminal: Option<OwnedFd>) -> Result<Console> {
+    pub(crate) fn run(self, terminal: Option<Terminal>) -> Result<Console> {
         let mut console = Console::default();
         if let Some(inlet) = self.stdin {
             let pipe = process_end(inlet.pipe, terminal.as_ref())?;
@@ -278,10 +277,9 @@ impl Console {
     /// Sets the terminal's size; nothing to do without one.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// What the kernel or the backend says.
     pub(crate) fn resize(&self, size: WindowSize) -> Result<()> {
-        let Some(terminal) = &self.terminal else { return Ok(()) };
-        sys::set_window_size(terminal.as_fd(), size).context("resize the terminal")
+        self.terminal.as_ref().map_or(Ok(()), |terminal| terminal.resize(size))
     }
 
     /// Lets stdin end once the client has closed its side.
@@ -334,10 +332,10 @@ impl Drop for Console {
 }
 
 /// The pipe, or the terminal where there is one.
-fn process_end(pipe: Option<OwnedFd>, terminal: Option<&OwnedFd>) -> Result<OwnedFd> {
+fn process_end(pipe: Option<OwnedFd>, terminal: Option<&Terminal>) -> Result<OwnedFd> {
     match (pipe, terminal) {
         (Some(pipe), _) => Ok(pipe),
-        (None, Some(terminal)) => terminal.try_clone().context("share the terminal"),
+        (None, Some(terminal)) => terminal.share().context("share the terminal"),
         (None, None) => Err(Error::other("the backend made no terminal")),
     }
 }

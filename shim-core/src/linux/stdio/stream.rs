@@ -7,13 +7,14 @@
 use std::{
     convert::Infallible,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{MsgFlags, recv},
     unistd,
 };
 use tokio::{
@@ -169,6 +170,7 @@ fn look(source: &AsyncFd<OwnedFd>, tell: &watch::Sender<Progress>) -> io::Result
     poll(&mut fds, PollTimeout::ZERO)?;
     let told = fds[0].revents().unwrap_or(PollFlags::empty());
     let found = match told {
+        _ if told.contains(PollFlags::POLLIN) && is_over(source.get_ref()) => Source::End,
         _ if told.contains(PollFlags::POLLIN) => Source::Bytes,
         _ if told.is_empty() => Source::Nothing,
         _ => Source::End,
@@ -178,6 +180,15 @@ fn look(source: &AsyncFd<OwnedFd>, tell: &watch::Sender<Progress>) -> io::Result
         Source::Bytes | Source::End => tell.send_if_modified(Progress::leave_idle),
     };
     Ok(found)
+}
+
+/// Whether it is a socket without more to come: its end is told as something to read.
+fn is_over(source: &OwnedFd) -> bool {
+    if sys::unread(source.as_fd()).is_ok_and(|bytes| bytes > 0) {
+        return false;
+    }
+    let peek = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    matches!(recv(source.as_raw_fd(), &mut [0], peek), Ok(0) | Err(Errno::ECONNRESET))
 }
 
 /// Waits for more than there is now.
@@ -202,8 +213,8 @@ fn read(source: BorrowedFd<'_>, limit: usize) -> io::Result<Option<Vec<u8>>> {
             bytes.truncate(read);
             Ok(Some(bytes))
         }
-        // A terminal whose last holder is gone.
-        Err(Errno::EIO) => Ok(None),
+        // A terminal whose last holder is gone; a socket whose other end did not read all.
+        Err(Errno::EIO | Errno::ECONNRESET) => Ok(None),
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(Some(Vec::new())),
         Err(err) => Err(err.into()),
     }

@@ -17,6 +17,8 @@ use crate::{
     model::{Namespace, WindowSize},
 };
 
+mod remote;
+
 struct Stage {
     dir: tempfile::TempDir,
     peers: Peers,
@@ -287,7 +289,7 @@ async fn a_terminal_is_copied_to_a_binary_and_to_a_file() {
         let uris = StdioUris::parse("", &uri, "", true).unwrap();
         let (relay, _terminal) = stage.open_uris(&uris).await.unwrap();
         let pty = nix::pty::openpty(None, None).unwrap();
-        let console = relay.run(Some(pty.master)).unwrap();
+        let console = relay.run(Some(pty.master.into())).unwrap();
         console.resize(WindowSize { height: 3, width: 4 }).unwrap();
         let mut slave = File::from(pty.slave);
         slave.write_all(b"words\n").unwrap();

@@ -4,8 +4,7 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use shim_protos::protobuf::Message;
 use tokio::{
-    io::{AsyncWriteExt, BufReader},
-    net::{UnixStream, unix::OwnedWriteHalf},
+    io::{self as async_io, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     sync::{OwnedSemaphorePermit, mpsc},
     task::{self, JoinSet},
 };
@@ -30,8 +29,11 @@ const BUFFER: usize = 2048;
 
 /// Serves a connection to its end. Calls that are under way then are dropped; what must not be torn
 /// runs detached.
-pub(super) async fn serve(stream: UnixStream, server: &Server) -> io::Result<()> {
-    let (reader, writer) = stream.into_split();
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    server: &Server,
+) -> io::Result<()> {
+    let (reader, writer) = async_io::split(stream);
     let mut reader = BufReader::with_capacity(BUFFER, reader);
     let (queue, queued) = mpsc::channel(ANSWERS_LIMIT);
     let answers = Answers { queue, unsent: server.unsent.clone() };
@@ -214,7 +216,7 @@ impl Drop for Answer {
 }
 
 /// Sends answers until the client or all of its calls are gone.
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Answer>) -> u32 {
+async fn write(mut writer: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Answer>) -> u32 {
     while let Some(answer) = queue.recv().await {
         if let Err(err) = writer.write_all(&answer.frame).await {
             log::debug!("send an answer: {err}");

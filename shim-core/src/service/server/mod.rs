@@ -13,7 +13,12 @@ mod stream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{net::UnixStream, sync::watch, task::yield_now, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::yield_now,
+    time::timeout,
+};
 use ttrpc::r#async::Service;
 
 use self::{call::Services, guests::Guests};
@@ -65,7 +70,7 @@ impl Server {
     }
 
     /// Serves one connection, until its client closes it.
-    pub(crate) async fn serve(&self, stream: UnixStream) {
+    pub(crate) async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
         if let Err(err) = connection::serve(stream, self).await {
             log::debug!("a connection broke: {err}");
         }

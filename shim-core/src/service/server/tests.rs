@@ -10,6 +10,7 @@ use shim_protos::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
     sync::Notify,
     time::timeout,
 };

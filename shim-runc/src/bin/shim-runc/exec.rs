@@ -87,8 +87,8 @@ impl Arguments {
         let Some(caught) = &mut caught else { return written.map(|()| 0) };
         written?;
         let exit = async { added.exit.await.status.wire() };
-        let terminal =
-            added.terminal.map(Terminal::begin).transpose().context("use the terminal")?;
+        let master = added.terminal.and_then(shim_core::Terminal::into_master);
+        let terminal = master.map(Terminal::begin).transpose().context("use the terminal")?;
         let status = attend(caught, added.pid, terminal, exit).await?;
         // An exit status has eight bits.
         Ok(u8::try_from(status).unwrap_or(u8::MAX))

@@ -11,6 +11,7 @@ mod mounts;
 mod process;
 mod socket;
 mod system;
+mod tap;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
@@ -23,6 +24,7 @@ pub(crate) use mounts::*;
 pub(crate) use process::*;
 pub(crate) use socket::{FILES_PER_MESSAGE, Files, receive, send, send_some};
 pub(crate) use system::*;
+pub(crate) use tap::open_tap;
 
 /// The result of a system call, without any allocation.
 pub(crate) type Result<T> = std::result::Result<T, Errno>;

@@ -23,7 +23,7 @@ cases! {
             spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
         });
         let mut running = made.create_with(bench, Streams::Terminal).await.unwrap();
-        let terminal = running.init.as_mut().unwrap().terminal.take().unwrap();
+        let terminal = running.init.as_mut().unwrap().terminal.take().unwrap().into_master().unwrap();
         running.container.start().await.unwrap();
         let printed = read_until(&terminal, "34816");
         assert_eq!(running.wait().await, ExitStatus::Code(0));
@@ -37,7 +37,7 @@ cases! {
         let made = Made::script("trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.01; done")
             .with(|spec| spec["process"]["terminal"] = true.into());
         let mut running = made.create_with(bench, Streams::Terminal).await.unwrap();
-        let terminal = running.init.as_mut().unwrap().terminal.take().unwrap();
+        let terminal = running.init.as_mut().unwrap().terminal.take().unwrap().into_master().unwrap();
         running.container.start().await.unwrap();
         read_until(&terminal, "ready");
         nix::unistd::write(&terminal, b"\x03").unwrap();
@@ -59,7 +59,7 @@ cases! {
             streams: Streams::Terminal,
         };
         let mut started = running.container.exec(request).await.unwrap();
-        let terminal = started.terminal.take().unwrap();
+        let terminal = started.terminal.take().unwrap().into_master().unwrap();
         assert_eq!(started.exit.await.status, ExitStatus::Code(1));
         let printed = read_all(terminal);
         assert_eq!(printed, "/dev/pts/0\r\n10 20\r\nls: /dev/console: No such file or directory\r\n");

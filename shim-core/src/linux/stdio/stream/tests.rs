@@ -3,6 +3,8 @@
 use std::{
     fs::File,
     io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
 };
 
 use super::*;
@@ -63,6 +65,27 @@ async fn room(words: &mut Words) -> usize {
         Some(Word::Room(bytes)) => bytes,
         word => panic!("{word:?} is no room"),
     }
+}
+
+#[tokio::test]
+async fn an_output_from_a_socket_ends_with_it_whoever_is_there() {
+    let exchange = exchange();
+    let port = exchange.name(&stream("out")).unwrap();
+    let (near, mut process) = UnixStream::pair().unwrap();
+    let output = output(near.into(), port).unwrap();
+    let (caller, mut words) = exchange.open("out").unwrap();
+    caller.room(WINDOW);
+    process.write_all(b"last").unwrap();
+    process.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(all(&mut words).await, (b"last".to_vec(), true));
+    soon(output.drained()).await;
+
+    let port = exchange.name(&stream("nobody's")).unwrap();
+    let (near, process) = UnixStream::pair().unwrap();
+    let nobodys = super::output(near.into(), port).unwrap();
+    process.shutdown(Shutdown::Write).unwrap();
+    let limit = ABSENCE_LIMIT / 2;
+    time::timeout(limit, nobodys.drained()).await.expect("an end holds nobody up");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ async fn refused_terminal(made: Made, bench: &Bench) -> String {
 /// What a container prints on its terminal.
 async fn with_terminal(made: Made, bench: &Bench) -> String {
     let mut running = made.create_with(bench, Streams::Terminal).await.unwrap();
-    let terminal = running.init.as_mut().unwrap().terminal.take().unwrap();
+    let terminal = running.init.as_mut().unwrap().terminal.take().unwrap().into_master().unwrap();
     running.container.start().await.unwrap();
     running.wait().await;
     let printed = read_all(terminal);
