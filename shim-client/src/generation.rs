@@ -44,6 +44,11 @@ impl Generation {
         self >= Self::V2_0
     }
 
+    /// The folder of the bundles of sandboxes, where those are apart from the tasks'.
+    pub fn sandboxes(self) -> Option<&'static str> {
+        (self >= Self::V2_0).then_some("io.containerd.sandbox.controller.v1.shim")
+    }
+
     /// Whether a debugging daemon passes `-debug` to `delete` too.
     pub(crate) fn debugs_delete(self) -> bool {
         self >= Self::V1_7

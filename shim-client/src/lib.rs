@@ -56,6 +56,7 @@ mod id;
 mod mounts;
 mod options;
 mod rootfs;
+mod sandbox;
 mod seccomp;
 mod shim;
 mod shim_log;
@@ -79,6 +80,7 @@ pub use self::id::{check_id, random_id};
 pub use self::mounts::{mounts_below, unmount_below};
 pub use self::options::runtime_options;
 pub use self::rootfs::{Image, ImageConfig, Progress, Rootfs, resolve_user};
+pub use self::sandbox::Sandbox;
 pub use self::shim::Shim;
 pub use self::shim_log::LogTo;
 pub use self::spec::{

@@ -50,16 +50,16 @@ impl Task {
     pub fn connection(&self) -> &Client {
         &self.connection
     }
+}
 
-    /// What goes with each call; no limit leaves it without a deadline.
-    fn context(&self, limit: Option<Duration>) -> Context {
-        let nanos = limit.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
-        let mut metadata = HashMap::new();
-        if let Some(namespace) = &self.namespace {
-            metadata.insert("containerd-namespace-ttrpc".to_owned(), vec![namespace.clone()]);
-        }
-        Context { metadata, timeout_nano: nanos }
+/// What goes with each call; no limit leaves it without a deadline.
+pub(crate) fn context(namespace: Option<&str>, limit: Option<Duration>) -> Context {
+    let nanos = limit.map_or(0, |limit| i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
+    let mut metadata = HashMap::new();
+    if let Some(namespace) = namespace {
+        metadata.insert("containerd-namespace-ttrpc".to_owned(), vec![namespace.to_owned()]);
     }
+    Context { metadata, timeout_nano: nanos }
 }
 
 impl fmt::Debug for Task {
@@ -80,7 +80,7 @@ macro_rules! calls {
                 $(#[$doc])*
                 pub async fn $name(&self, request: &$request) -> Result<$response, CallError> {
                     let limit = None $(.or(Some(self.limits.$limit)))?;
-                    let context = self.context(limit);
+                    let context = context(self.namespace.as_deref(), limit);
                     let answer = match &self.service {
                         Service::V2(client) => client.$name(context, request).await,
                         Service::V3(client) => client.$name(context, request).await,

@@ -1,7 +1,7 @@
 //! A whole shim on one screen: each container is a plain process of the host, with no isolation.
 use shim_core::{
     Backend, Container, Create, Created, Exec, Host, Process, Result, Target, linux,
-    model::{About, Bundle, ContainerId, Pid, Signal},
+    model::{About, Bundle, ContainerId, Namespace, Pid, Signal},
 };
 
 struct Plain;
@@ -27,7 +27,7 @@ impl Backend for Plain {
         Ok(Created { container, init: init.into() })
     }
 
-    fn clean_up(&self, _: &ContainerId, bundle: &Bundle) -> Result<()> {
+    fn clean_up(&self, _: &Namespace, _: &ContainerId, bundle: &Bundle) -> Result<()> {
         linux::kill_recorded(bundle)
     }
 }

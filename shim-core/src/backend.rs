@@ -98,7 +98,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// What could not be removed, and why.
-    fn clean_up(&self, id: &ContainerId, bundle: &Bundle) -> Result<()>;
+    fn clean_up(&self, namespace: &Namespace, id: &ContainerId, bundle: &Bundle) -> Result<()>;
 }
 
 /// One container, from its creation to its deletion.

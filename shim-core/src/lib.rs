@@ -35,7 +35,8 @@ pub use backend::{
     Backend, Checkpoint, Coming, Container, Create, CreateSandbox, Created, Exec, Host, Init,
     Process, Resize, Sandbox, SandboxBackend, SandboxProcess, Streams, Target, Terminal, Update,
 };
-pub use entry::{TaskServer, run};
+pub use entry::{TaskServer, run, run_sandbox};
 pub use error::{Context, Error, Kind, Result};
 pub use log::rfc3339;
 pub use oci_spec::runtime as oci;
+pub use service::stats::decode_stats;

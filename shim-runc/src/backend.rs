@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use oci_spec::runtime::Spec;
 use shim_core::{
     Backend, Coming, Container, Create, Created, Error, Host, Init, Kind, Result, Streams,
-    model::{About, Bundle, ContainerId, RuntimeOptions, Sharing},
+    model::{About, Bundle, ContainerId, Namespace, RuntimeOptions, Sharing},
 };
 
 use crate::{
@@ -150,7 +150,7 @@ impl Backend for NativeBackend {
         Ok(Created { container: Box::new(made.container), init: made.init.into() })
     }
 
-    fn clean_up(&self, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+    fn clean_up(&self, _: &Namespace, id: &ContainerId, bundle: &Bundle) -> Result<()> {
         record::clean_up(id, bundle)
     }
 }

@@ -29,7 +29,25 @@ mod spec;
 
 pub use backend::NativeBackend;
 pub use cage::Cage;
+pub use external::OciRuntime;
 pub use rootless::is_rootless;
+
+/// Removes what a dead shim left of a container of [`OciRuntime`]'s, and waits until its processes are gone.
+/// Succeeds when nothing is left.
+///
+/// # Errors
+/// What could not be removed, and why.
+pub fn clean_up(
+    id: &shim_core::model::ContainerId,
+    bundle: &shim_core::model::Bundle,
+) -> shim_core::Result<()> {
+    record::clean_up(id, bundle)
+}
+
+/// Whether a bundle's container of [`OciRuntime`]'s has been made and not yet deleted.
+pub fn has_record(bundle: &shim_core::model::Bundle) -> bool {
+    record::Record::is_there(bundle)
+}
 
 /// Makes a tap interface in the network namespace of this thread, for a virtual machine: each read and
 /// write is a frame behind virtio's header. It is gone when the file is closed.

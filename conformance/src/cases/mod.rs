@@ -15,6 +15,7 @@ mod oom;
 mod pause;
 mod recovery;
 mod rootfs;
+mod sandbox;
 mod shutdown;
 mod stats;
 mod stdio;
@@ -47,6 +48,7 @@ pub(crate) fn all() -> Vec<Case> {
         oom::cases(),
         checkpoint::cases(),
         group::cases(),
+        sandbox::cases(),
         shutdown::cases(),
         recovery::cases(),
         cleanup::cases(),

@@ -6,6 +6,7 @@ pub(crate) mod cgroup;
 mod guest;
 pub(crate) mod leaks;
 mod output;
+mod pod;
 pub(crate) mod procs;
 mod restart;
 mod shell;
@@ -30,6 +31,7 @@ pub(crate) use self::ask::{Ask, Io};
 pub(crate) use self::calls::process_any;
 pub(crate) use self::guest::{ExecIo, Guest, PATIENCE, open_fifo, waiting_bytes};
 pub(crate) use self::output::Captured;
+pub(crate) use self::pod::Pod;
 pub(crate) use self::together::together;
 use crate::suite::Subject;
 
@@ -51,6 +53,7 @@ pub(crate) struct Lab {
     /// Events of servers that have been stopped.
     earlier: RefCell<Vec<Event>>,
     guests: RefCell<Vec<Rc<Guest>>>,
+    pods: RefCell<Vec<Rc<Pod>>>,
     bundles: RefCell<Vec<Bundle>>,
     /// The bundles' logs, held open as containerd does: so a shim that opens one never waits.
     logs: RefCell<Vec<File>>,
@@ -89,6 +92,7 @@ impl Lab {
             events: RefCell::new(Some(events)),
             earlier: RefCell::default(),
             guests: RefCell::default(),
+            pods: RefCell::default(),
             bundles: RefCell::default(),
             logs: RefCell::default(),
             answers: RefCell::default(),
@@ -124,8 +128,16 @@ impl Lab {
 
     /// A bundle with that spec; none leaves `config.json` out.
     pub(crate) fn bundle(&self, id: &str, spec: Option<&serde_json::Value>) -> Result<Bundle> {
-        let bundles = self.folder.join("bundles");
-        let bundle = Bundle::create(&bundles, id, &self.folder.join("work").join(id), spec)?;
+        self.bundle_below(&self.folder.join("bundles"), id, spec)
+    }
+
+    fn bundle_below(
+        &self,
+        parent: &Path,
+        id: &str,
+        spec: Option<&serde_json::Value>,
+    ) -> Result<Bundle> {
+        let bundle = Bundle::create(parent, id, &self.folder.join("work").join(id), spec)?;
         self.logs.borrow_mut().push(open_fifo(&bundle.log())?);
         self.bundles.borrow_mut().push(bundle.clone());
         Ok(bundle)
@@ -269,6 +281,9 @@ impl Lab {
             guest.end().await;
         }
         drop(guests);
+        for pod in self.pods.take() {
+            pod.end().await;
+        }
         let daemon = self.daemon();
         let binary = &self.subject.binary;
         for (bundle, answer) in self.answers.take() {

@@ -8,7 +8,11 @@
 //! | 2.3 on | `BootstrapParams` | `BootstrapResult` |
 //!
 //! 1.7 and 2.0 to 2.2 look alike from here, and version 2 is what both take: every generation asks
-//! for the service under the version it was told, and both are served.
+//! for the service under the version it was told, and both are served. For a sandbox they are told apart
+//! by the bundle's place. There 2.x wants version 3: for less it executes the shim once more for each
+//! container of the pod.
+
+use std::path::{Path, PathBuf};
 
 use shim_protos::{
     Any,
@@ -43,7 +47,8 @@ pub(super) struct Bootstrap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     Address,
-    Json,
+    /// With this version.
+    Json(u32),
     Protobuf,
 }
 
@@ -53,7 +58,12 @@ pub(super) struct Environment {
     pub(super) ttrpc_address: Option<String>,
     /// Set by 1.7 and later.
     pub(super) max_shim_version: Option<String>,
+    /// Where the shim is started.
+    pub(super) bundle: PathBuf,
 }
+
+/// The plugin of containerd 2.x below whose directory the bundles of sandboxes are.
+const SANDBOXES: &str = "io.containerd.sandbox.controller.v1.shim";
 
 impl Bootstrap {
     /// Tells the dialect by what containerd sent.
@@ -66,7 +76,8 @@ impl Bootstrap {
         }
         let dialect = match env.max_shim_version {
             None => Dialect::Address,
-            Some(_) => Dialect::Json,
+            Some(_) if is_of_sandboxes(&env.bundle) => Dialect::Json(3),
+            Some(_) => Dialect::Json(2),
         };
         Self {
             dialect,
@@ -94,6 +105,11 @@ impl Bootstrap {
             options: params.extensions.iter().filter_map(|each| options(&each.value)).collect(),
         }
     }
+}
+
+/// Whether it is the bundle of a sandbox of containerd 2.x: 1.7 has those among its tasks'.
+fn is_of_sandboxes(bundle: &Path) -> bool {
+    bundle.components().any(|part| part.as_os_str() == SANDBOXES)
 }
 
 fn params(stdin: &[u8], flags: &Flags) -> Option<BootstrapParams> {
@@ -125,8 +141,8 @@ impl Dialect {
     pub(super) fn answer(self, address: &str) -> Result<Vec<u8>> {
         match self {
             Self::Address => Ok(address.as_bytes().to_vec()),
-            Self::Json => serde_json::to_vec(&serde_json::json!({
-                "version": 2,
+            Self::Json(version) => serde_json::to_vec(&serde_json::json!({
+                "version": version,
                 "address": address,
                 "protocol": "ttrpc",
             }))
@@ -206,6 +222,7 @@ mod tests {
         Environment {
             ttrpc_address: Some("/env.ttrpc".into()),
             max_shim_version: max.map(Into::into),
+            bundle: "/run/containerd/io.containerd.runtime.v2.task/default/t1".into(),
         }
     }
 
@@ -221,7 +238,7 @@ mod tests {
     #[test]
     fn params_of_another_container_are_options() {
         let told = Bootstrap::parse(&sent(), &flags("t2"), env(Some("2")));
-        assert_eq!(told.dialect, Dialect::Json);
+        assert_eq!(told.dialect, Dialect::Json(2));
         assert_eq!(told.address, "/flag.sock");
         assert_eq!(told.ttrpc_address, "/env.ttrpc");
     }
@@ -250,9 +267,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_of_containerd_2_gets_version_3() {
+        let sandbox = "/run/containerd/io.containerd.sandbox.controller.v1.shim/k8s.io/t1";
+        let task = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/t1";
+        let alike = "/run/io.containerd.sandbox.controller.v1.shim2/t1";
+        let rows: [(&str, &[u8], Option<&str>, Dialect); 6] = [
+            (sandbox, b"", Some("2"), Dialect::Json(3)),
+            (task, b"", Some("2"), Dialect::Json(2)),
+            (alike, b"", Some("2"), Dialect::Json(2)),
+            (sandbox, &sent(), Some("2"), Dialect::Protobuf),
+            (task, &sent(), Some("2"), Dialect::Protobuf),
+            (sandbox, b"", None, Dialect::Address),
+        ];
+        for (bundle, stdin, max, dialect) in rows {
+            let env = Environment { bundle: bundle.into(), ..env(max) };
+            let told = Bootstrap::parse(stdin, &flags("t1"), env);
+            assert_eq!(told.dialect, dialect, "{bundle} {max:?}");
+        }
+    }
+
+    #[test]
     fn garbage_is_not_params() {
         let told = Bootstrap::parse(&[0xff; 100], &flags("t1"), env(Some("2")));
-        assert_eq!(told.dialect, Dialect::Json);
+        assert_eq!(told.dialect, Dialect::Json(2));
     }
 
     #[test]
@@ -269,9 +306,14 @@ mod tests {
 
     #[test]
     fn each_dialect_has_its_answer() {
-        let json = Dialect::Json.answer("unix:///s").unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!((&json["version"], &json["address"]), (&2.into(), &"unix:///s".into()));
+        for version in [2, 3] {
+            let json = Dialect::Json(version).answer("unix:///s").unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert_eq!(
+                (&json["version"], &json["address"]),
+                (&version.into(), &"unix:///s".into())
+            );
+        }
         let bytes = Dialect::Protobuf.answer("unix:///s").unwrap();
         let result = BootstrapResult::parse_from_bytes(&bytes).unwrap();
         assert_eq!((result.version, result.protocol.as_str()), (3, "ttrpc"));

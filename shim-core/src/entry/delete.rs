@@ -21,12 +21,12 @@ use crate::{
 
 /// Returns the answer for stdout.
 pub(super) fn delete(backend: &impl Backend, flags: &Flags) -> Result<Vec<u8>> {
-    Namespace::parse(&flags.namespace)?;
+    let namespace = Namespace::parse(&flags.namespace)?;
     let id = ContainerId::parse(&flags.id)?;
     let bundle = bundle(flags, &id)?;
     // First of all: containerd may remove the bundle while we are at it.
     let socket = socket(flags, &id, &bundle);
-    let cleaned = backend.clean_up(&id, &bundle);
+    let cleaned = backend.clean_up(&namespace, &id, &bundle);
     // A container that could not be ended holds its mounts: those that can go still should.
     let unmounted = mount::unmount_all(&bundle.rootfs());
     // A killed shim leaves its socket; a live one of the same group keeps it, but for one that has

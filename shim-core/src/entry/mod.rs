@@ -10,6 +10,7 @@ mod embed;
 mod flags;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod kind;
 mod probe;
 mod serve;
 mod socket;
@@ -24,10 +25,11 @@ use std::{
 pub use self::embed::TaskServer;
 use self::{
     flags::{Action, Flags},
+    kind::Kind,
     start::Started,
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, SandboxBackend},
     error::{Context, Error, Result},
     linux::mount,
 };
@@ -37,7 +39,17 @@ use crate::{
 /// What it does follows from the arguments that containerd gives: serve containers, start such a
 /// process, clean up after one, or tell its version.
 pub fn run(backend: impl Backend) -> ExitCode {
-    match act(backend) {
+    end(act(backend, kind::Containers))
+}
+
+/// Runs a shim around a backend whose containers share a sandbox: [`run`], and the sandbox service beside
+/// the task service. There is one such shim a pod, whatever is said about grouping.
+pub fn run_sandbox(backend: impl SandboxBackend) -> ExitCode {
+    end(act(backend, kind::Sandboxed))
+}
+
+fn end(answer: Result<Vec<u8>>) -> ExitCode {
+    match answer {
         Ok(answer) => match print(&answer) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
@@ -50,15 +62,17 @@ pub fn run(backend: impl Backend) -> ExitCode {
 }
 
 /// Returns what goes to stdout.
-fn act(backend: impl Backend) -> Result<Vec<u8>> {
+fn act<B: Backend>(backend: B, kind: impl Kind<B>) -> Result<Vec<u8>> {
     let arguments: Vec<_> = env::args_os().collect();
     let flags = Flags::parse(&arguments)?;
     match flags.action {
         Action::Version => Ok(version(&backend)),
         Action::About => about(&backend),
-        Action::Start => match start::start(&backend, &flags)? {
+        Action::Start => match start::start(&backend, &flags, &kind)? {
             Started::Starter(answer) => Ok(answer),
-            Started::Shim(legacy) => serve::serve(backend, &flags, legacy).map(|()| Vec::new()),
+            Started::Shim(legacy) => {
+                serve::serve(backend, &flags, legacy, kind).map(|()| Vec::new())
+            }
         },
         Action::Delete => delete::delete(&backend, &flags),
         Action::None => Err(Error::invalid("what to do is missing: start or delete")),

@@ -15,7 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{accept::Callers, flags::Flags, read_text, socket::Socket, variable};
+use super::{accept::Callers, flags::Flags, kind::Kind, read_text, socket::Socket, variable};
 use crate::{
     backend::{Backend, Coming, Host},
     error::{Context, Result},
@@ -60,7 +60,12 @@ pub(super) struct Wishes {
 }
 
 /// Serves until the last task is gone and containerd says so, in a fresh fork of `start`.
-pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Result<()> {
+pub(super) fn serve<B: Backend>(
+    backend: B,
+    flags: &Flags,
+    legacy: Legacy,
+    kind: impl Kind<B>,
+) -> Result<()> {
     let Legacy { listener, ready, coming, wishes } = legacy;
     let prepared = prepare(backend, flags, coming, listener, wishes);
     let text = match &prepared {
@@ -72,7 +77,7 @@ pub(super) fn serve(backend: impl Backend, flags: &Flags, legacy: Legacy) -> Res
     if let Err(err) = close_inherited() {
         log::warn!("{err:#}");
     }
-    runtime.block_on(serving.run())
+    runtime.block_on(serving.run(kind))
 }
 
 /// Everything that may fail for want of descriptors or memory: once `start` is told that all is well,
@@ -161,7 +166,7 @@ struct Serving<B> {
 }
 
 impl<B: Backend> Serving<B> {
-    async fn run(self) -> Result<()> {
+    async fn run(self, kind: impl Kind<B>) -> Result<()> {
         let Self { backend, host, coming, address, events, mut callers, mut ending } = self;
         let publisher = Publisher::new();
         if let Some(events) = events {
@@ -178,9 +183,11 @@ impl<B: Backend> Serving<B> {
         let exchange = exchange.unwrap_or_default();
         let shim = Arc::new(Shim::new(backend, host, herald, exchange.clone()));
         shim.announce(coming.id.clone())?;
+        let mut services = service::services(&shim);
+        services.extend(kind.services(&shim, coming.options.clone()));
         let preparing = Arc::clone(&shim);
         tokio::spawn(async move { preparing.prepare(coming).await });
-        let (services, traces) = service::traced(service::services(&shim));
+        let (services, traces) = service::traced(services);
         let server = Server::new(services, Streaming(exchange));
         let (answering, holder) = (server.clone(), Arc::clone(&shim));
         tokio::spawn(async move {

@@ -14,6 +14,7 @@ use nix::{fcntl::OFlag, unistd};
 use super::{
     bootstrap::{Bootstrap, Environment},
     flags::Flags,
+    kind::Kind,
     read_text,
     serve::{self, Legacy, Wishes},
     socket::{Claim, Socket},
@@ -41,16 +42,22 @@ pub(super) enum Started {
 }
 
 /// Starts a shim, if the group has none.
-pub(super) fn start(backend: &impl Backend, flags: &Flags) -> Result<Started> {
+pub(super) fn start<B: Backend>(
+    backend: &B,
+    flags: &Flags,
+    kind: &impl Kind<B>,
+) -> Result<Started> {
     let namespace = Namespace::parse(&flags.namespace)?;
     let id = ContainerId::parse(&flags.id)?;
     let bundle = bundle(flags)?;
     let environment = Environment {
         ttrpc_address: variable("TTRPC_ADDRESS"),
         max_shim_version: variable("MAX_SHIM_VERSION"),
+        bundle: bundle.path().to_owned(),
     };
     let bootstrap = Bootstrap::parse(&read_stdin()?, flags, environment);
-    let group = match sharing(backend, &bootstrap)? {
+    let sharing = if kind.is_a_pods() { Sharing::Pod } else { sharing(backend, &bootstrap)? };
+    let group = match sharing {
         Sharing::Pod => backend.group(&id, &bundle)?,
         Sharing::Namespace => Group::of_namespace(&bundle)?,
     };

@@ -2,15 +2,16 @@
 
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-use super::state::Refused;
-
 /// The rules of a state: what may be asked of it.
 pub(crate) trait Rules: Clone {
     /// What a client may ask.
     type Op: Copy;
 
+    /// Why it is not done.
+    type Refused;
+
     /// Says why `op` is not legal now, if it isn't.
-    fn check(&self, op: Self::Op) -> Result<(), Refused>;
+    fn check(&self, op: Self::Op) -> Result<(), Self::Refused>;
 }
 
 /// A state with one writer at a time and any number of readers that never wait.
@@ -34,7 +35,7 @@ impl<S: Rules> StateCell<S> {
     }
 
     /// Takes the turn for `op`, or says why not.
-    pub(crate) async fn begin(&self, op: S::Op) -> Result<Step<'_, S>, Refused> {
+    pub(crate) async fn begin(&self, op: S::Op) -> Result<Step<'_, S>, S::Refused> {
         let step = self.turn().await;
         self.state.borrow().check(op)?;
         Ok(step)

@@ -4,13 +4,15 @@ mod ahead;
 mod cell;
 mod console;
 mod exec;
+mod sandbox;
 mod shim;
 mod state;
 mod task;
 
+pub(crate) use sandbox::{CreatePod, Pod, Pods};
 pub(crate) use shim::{CreateTask, Shim};
 pub(crate) use state::Phase;
 pub(crate) use task::{Deleted, ProcessState, Task};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

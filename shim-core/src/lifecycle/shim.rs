@@ -1,5 +1,7 @@
 //! The shim: its tasks by id, and the rule for its own end.
 
+mod resident;
+
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
@@ -89,6 +91,17 @@ enum Slot<C> {
     Announced,
     Coming,
     There(Arc<Task<C>>),
+    /// Of the sandbox, with its process: it keeps the shim until it is deleted.
+    Sandbox(Option<Pid>),
+}
+
+impl<C> Slot<C> {
+    fn task(&self) -> Option<Arc<Task<C>>> {
+        match self {
+            Self::There(task) => Some(Arc::clone(task)),
+            Self::Announced | Self::Coming | Self::Sandbox(_) => None,
+        }
+    }
 }
 
 /// A parsed create request.
@@ -121,7 +134,7 @@ impl<B: Backend> Shim<B> {
     /// Makes a task, or leaves nothing behind. One that is to be restored has no process yet.
     pub(crate) async fn create(&self, request: CreateTask) -> Result<Option<Pid>> {
         let id = request.id.clone();
-        self.reserve(&id)?;
+        self.reserve(&id, Slot::Coming)?;
         match self.make(request).await {
             Ok((task, init)) => {
                 let pid = task.state().pid;
@@ -190,12 +203,8 @@ impl<B: Backend> Shim<B> {
 
     /// Finds a task.
     pub(crate) fn task(&self, id: &ContainerId) -> Result<Arc<Task<B::Container>>> {
-        match self.tasks().slots.get(id) {
-            Some(Slot::There(task)) => Ok(Arc::clone(task)),
-            Some(Slot::Announced | Slot::Coming) | None => {
-                Err(Error::not_found(format!("container {id} does not exist")))
-            }
-        }
+        let task = self.tasks().slots.get(id).and_then(Slot::task);
+        task.ok_or_else(|| Error::not_found(format!("container {id} does not exist")))
     }
 
     /// Keeps the shim for a container to come: a Shutdown that is about another must not end it in
@@ -250,10 +259,9 @@ impl<B: Backend> Shim<B> {
         }
         if logs::are_in(id) {
             let tasks = self.tasks();
-            logs::leave(tasks.slots.values().filter_map(|slot| match slot {
-                Slot::There(task) => Some((&task.id, &task.bundle)),
-                Slot::Announced | Slot::Coming => None,
-            }));
+            let others: Vec<_> = tasks.slots.values().filter_map(Slot::task).collect();
+            drop(tasks);
+            logs::leave(others.iter().map(|task| (&task.id, &task.bundle)));
         }
     }
 
@@ -267,19 +275,19 @@ impl<B: Backend> Shim<B> {
         self.shutdown.notified().await;
     }
 
-    fn reserve(&self, id: &ContainerId) -> Result<()> {
+    fn reserve(&self, id: &ContainerId, slot: Slot<B::Container>) -> Result<()> {
         let mut tasks = self.tasks();
         tasks.check_open()?;
         match tasks.slots.entry(id.clone()) {
             Entry::Occupied(mut place) if matches!(place.get(), Slot::Announced) => {
-                place.insert(Slot::Coming);
+                place.insert(slot);
                 Ok(())
             }
             Entry::Occupied(_) => {
                 Err(Error::new(Kind::AlreadyExists, format!("container {id} exists already")))
             }
             Entry::Vacant(place) => {
-                place.insert(Slot::Coming);
+                place.insert(slot);
                 tasks.most = tasks.most.max(tasks.slots.len());
                 Ok(())
             }

@@ -163,6 +163,7 @@ impl ExecState {
 
 impl Rules for InitState {
     type Op = InitOp;
+    type Refused = Refused;
 
     fn check(&self, op: InitOp) -> Result<(), Refused> {
         if self.permits(op) {
@@ -174,6 +175,7 @@ impl Rules for InitState {
 
 impl Rules for ExecState {
     type Op = ExecOp;
+    type Refused = Refused;
 
     fn check(&self, op: ExecOp) -> Result<(), Refused> {
         if self.permits(op) {

@@ -16,4 +16,4 @@ pub use limits::given_files;
 pub use reaper::{Hold, Reaper, open_pid, signal_pidfd, watch, watch_for};
 pub use recorded::{kill_recorded, start_time, wait_gone};
 pub(crate) use recorded::{record, recorded};
-pub use spawn::{Gate, Program, find_program, spawn, spawn_program};
+pub use spawn::{Gate, Program, find_program, spawn, spawn_program, spawn_program_apart};

@@ -42,7 +42,7 @@ pub struct Program {
     pub environment: Vec<CString>,
     /// Its working directory.
     pub directory: CString,
-    /// Standard input, output and error, and up to seven more; each is given its place's number.
+    /// Standard input, output and error, and up to 29 more; each is given its place's number.
     pub streams: Vec<OwnedFd>,
     /// Whether standard input is to be the controlling terminal.
     pub terminal: bool,
@@ -50,6 +50,15 @@ pub struct Program {
     pub dies_with_us: bool,
     /// How many descriptors it may have, where that is not what this process may: soft, then hard.
     pub files: Option<(u64, u64)>,
+}
+
+/// Which pid namespace a child is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pids {
+    /// Ours.
+    Shared,
+    /// One of its own, whose first process it is.
+    Own,
 }
 
 /// Makes a child that will run the program of an OCI process, with its arguments, environment and
@@ -69,6 +78,19 @@ pub fn spawn(reaper: &Reaper, process: &oci::Process, streams: Streams) -> Resul
 /// # Errors
 /// What could not be made.
 pub fn spawn_program(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFuture, Gate)> {
+    spawn_in(reaper, program, Pids::Shared)
+}
+
+/// Makes a child of a laid-out program, as the first process of a pid namespace of its own: what it starts
+/// ends with it, and it sees no process of others.
+///
+/// # Errors
+/// What could not be made.
+pub fn spawn_program_apart(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFuture, Gate)> {
+    spawn_in(reaper, program, Pids::Own)
+}
+
+fn spawn_in(reaper: &Reaper, program: &Program, pids: Pids) -> Result<(Pid, ExitFuture, Gate)> {
     let kind = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
     let (ours, childs) =
         socketpair(AddressFamily::Unix, kind.0, None, kind.1).context("make a gate")?;
@@ -78,7 +100,7 @@ pub fn spawn_program(reaper: &Reaper, program: &Program) -> Result<(Pid, ExitFut
     let gate = Gate { socket: reaper::watch(ours)?, program: name };
     let hold = reaper.hold();
     let ours = gate.socket.get_ref().as_fd();
-    let pid = sys::spawn_gated(program, childs.as_fd(), ours).context("fork")?;
+    let pid = sys::spawn_gated(program, pids, childs.as_fd(), ours).context("fork")?;
     let exit = hold.adopt(pid, reaper::open_pid(pid)?);
     Ok((pid, exit, gate))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::spawn::Program;
+use super::spawn::{Pids, Program};
 use crate::model::{ExitStatus, Pid, Signal, WindowSize};
 
 /// The `__WALL` of waitid(2): children whatever their exit signal, a container's init too.
@@ -36,7 +36,7 @@ pub(crate) enum Child<'fd> {
 /// Above every number that a child is given, so that no dup2 closes what the next one needs.
 const ASIDE: i32 = 64;
 /// How many descriptors a gated child can be given.
-const MOST_STREAMS: usize = 10;
+const MOST_STREAMS: usize = 32;
 
 /// Looks for an ended child and leaves it there, waitid(2) with `WNOWAIT`.
 pub(crate) fn peek(child: Child<'_>) -> io::Result<Option<Ended>> {
@@ -308,13 +308,20 @@ pub(crate) fn close_on_exec(fd: &OwnedFd) -> io::Result<()> {
 /// For a process with one thread.
 pub(crate) fn spawn_gated(
     program: &Program,
+    pids: Pids,
     gate: BorrowedFd<'_>,
     ours: BorrowedFd<'_>,
 ) -> io::Result<Pid> {
     let (argv, envp) = (pointers(&program.arguments), pointers(&program.environment));
-    // SAFETY: this process has one thread, so the child's memory is in order.
-    let pid = unsafe { libc::fork() };
-    match pid {
+    let namespaces = match pids {
+        Pids::Shared => 0,
+        Pids::Own => libc::CLONE_NEWPID,
+    };
+    let (flags, none) = (libc::c_long::from(namespaces | libc::SIGCHLD), 0_usize);
+    // SAFETY: without a stack and shared memory, clone(2) is fork. This process has one thread, so the
+    // child's memory is in order.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) };
+    match i32::try_from(pid).unwrap_or(-1) {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             // SAFETY: the child's copy alone, which would keep the gate from ever ending.

@@ -51,7 +51,7 @@ pub(crate) fn services<B: Backend>(shim: &Arc<Shim<B>>) -> HashMap<String, Servi
 }
 
 /// Runs an operation to its end, whatever becomes of the caller.
-async fn detached<T: Send + 'static>(
+pub(super) async fn detached<T: Send + 'static>(
     operation: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     let ended = tokio::spawn(operation).await;
@@ -113,7 +113,11 @@ impl<B: Backend> Task for TaskService<B> {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        let pids = self.task(&request.id)?.pids().await?;
+        // containerd asks for the sandbox's, too, and takes a container without any for a leftover.
+        let pids = match self.resident(&request.id) {
+            Some(pid) => pid.map(|pid| (pid, None)).into_iter().collect(),
+            None => self.task(&request.id)?.pids().await?,
+        };
         let processes = pids.into_iter().map(|(pid, exec)| process_info(pid, exec)).collect();
         Ok(PidsResponse { processes, ..Default::default() })
     }
@@ -230,8 +234,10 @@ impl<B: Backend> Task for TaskService<B> {
             self.shim.announce(ContainerId::parse(&request.id).map_err(Error::from)?)?;
         }
         // An unknown id is no error: containerd asks before there is a task.
-        let task = self.task(&request.id).ok();
-        let pid = task.and_then(|task| task.state().pid);
+        let pid = self.resident(&request.id).unwrap_or_else(|| {
+            let task = self.task(&request.id).ok();
+            task.and_then(|task| task.state().pid)
+        });
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
             task_pid: pid.map_or(0, Pid::get),
@@ -249,6 +255,11 @@ impl<B: Backend> Task for TaskService<B> {
 impl<B: Backend> TaskService<B> {
     fn task(&self, id: &str) -> Result<Arc<crate::lifecycle::Task<B::Container>>> {
         self.shim.task(&ContainerId::parse(id)?)
+    }
+
+    /// The process of the sandbox, if that is its id.
+    fn resident(&self, id: &str) -> Option<Option<Pid>> {
+        self.shim.resident(&ContainerId::parse(id).ok()?)
     }
 }
 

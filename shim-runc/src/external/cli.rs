@@ -67,6 +67,7 @@ pub(super) fn global(runtime: &Runtime, log: &Path) -> Line {
     if !runtime.criu.is_empty() {
         option(&mut line, "--criu", &runtime.criu);
     }
+    line.extend(runtime.flags.iter().map(Into::into));
     line
 }
 
@@ -182,6 +183,18 @@ pub(super) fn restore(
     to(line, id)
 }
 
+/// Tells how a container in the process of another has ended, as JSON. Of runsc alone, as the next.
+pub(super) fn wait(id: &ContainerId) -> Line {
+    to(verb("wait"), id)
+}
+
+/// Counts what such a container uses, as JSON.
+pub(super) fn events(id: &ContainerId) -> Line {
+    let mut line = verb("events");
+    line.push("--stats".into());
+    to(line, id)
+}
+
 pub(super) fn features() -> Line {
     verb("features")
 }
@@ -235,6 +248,7 @@ mod tests {
             root: "/run/r/ns".into(),
             systemd_cgroup: false,
             criu: String::new(),
+            flags: Vec::new(),
         };
         check(
             &global(&runtime, Path::new("/b/l")),
@@ -242,7 +256,9 @@ mod tests {
         );
         runtime.systemd_cgroup = true;
         runtime.criu = "/c".to_owned();
-        let expected = "--root /run/r/ns --log /b/l --log-format json --systemd-cgroup --criu /c";
+        runtime.flags = vec!["--platform=systrap".to_owned()];
+        let expected = "--root /run/r/ns --log /b/l --log-format json --systemd-cgroup --criu /c \
+                        --platform=systrap";
         check(&global(&runtime, Path::new("/b/l")), expected);
     }
 
@@ -290,6 +306,8 @@ mod tests {
         check(&pause(&id()), "pause c1");
         check(&resume(&id()), "resume c1");
         check(&update(&id()), "update --resources - c1");
+        check(&wait(&id()), "wait c1");
+        check(&events(&id()), "events --stats c1");
         check(&features(), "features");
     }
 

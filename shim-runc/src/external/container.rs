@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock,
@@ -12,26 +12,24 @@ use std::{
 };
 
 use async_trait::async_trait;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shim_core::{
     Checkpoint, Container, Context, Error, Exec, Kind, Process, Result, Streams, Target, Update,
     backend::ExitFuture,
-    linux::{signal_pidfd, watch_for},
-    model::{Bundle, ContainerId, ExecId, Pid, Signal, Stats},
+    linux::signal_pidfd,
+    model::{Bundle, ContainerId, ExecId, ExitStatus, Pid, Signal, Stats},
 };
-use tokio::{
-    io::Interest,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::{
     cli::{self, Line, Making},
     command::{Caller, Io, Scratch},
-    place,
-    process::{Left, read_pid, write},
+    life::{Life, has_ended},
+    member::Member,
+    process::{Left, Whose, read_pid, write},
+    usage,
 };
 use crate::{
-    engine::{cgroup::Cgroup, oom::OomWatch},
+    engine::cgroup::Cgroup,
     making::{self, Owner},
     record::Record,
 };
@@ -63,18 +61,11 @@ pub(super) struct Parts {
     pub(super) bundle: Bundle,
     pub(super) owner: Owner,
     pub(super) making: Making,
+    pub(super) whose: Whose,
+    /// The cgroup that its spec asks for, where there was none: some runtimes leave it.
+    pub(super) fresh: Option<Cgroup>,
     /// The kernel ends what outlives the init process.
     pub(super) has_own_pids: bool,
-}
-
-/// A container's init process, and where it is.
-#[derive(Debug)]
-struct Life {
-    pidfd: OwnedFd,
-    cgroup: Option<Cgroup>,
-    oom: OomWatch,
-    /// Its processes are not the host's.
-    is_sandbox: bool,
 }
 
 /// An exec.
@@ -116,27 +107,23 @@ impl ExternalContainer {
         streams: Streams,
         line: impl FnOnce(&cli::Told) -> Line,
     ) -> Result<Process> {
-        let Parts { caller, owner, has_own_pids, .. } = &self.parts;
+        let Parts { caller, id, owner, whose, has_own_pids, .. } = &self.parts;
         making::streams(&streams, *owner)?;
-        let Left { process, pidfd } = caller.leave("runtime", streams, line).await?;
-        let cgroup = place::cgroup(process.pid);
-        let life = Life {
-            pidfd,
-            oom: cgroup.as_ref().map_or(OomWatch::None, OomWatch::of_live),
-            cgroup,
-            is_sandbox: place::is_sandbox(process.pid),
-        };
+        let left = caller.leave_init(id, *whose, streams, line).await?;
+        let life = Life::of(&left)?;
         self.life.get_or_init(|| life);
+        let process = left.process;
         let exit = if *has_own_pids { process.exit } else { self.end_all_after(process.exit) };
         Ok(Process { exit, ..process })
     }
 
     /// Removes what a creation has left that failed, and a cgroup that was not there before.
-    pub(super) async fn undo(&self, cgroup: Option<&Cgroup>) {
+    pub(super) async fn undo(&self) {
         if let Err(err) = self.force_delete().await {
             log::debug!("after a failed create: {err:#}");
         }
-        let Some(cgroup) = cgroup.filter(|cgroup| cgroup.exists()) else { return };
+        let fresh = self.parts.fresh.as_ref();
+        let Some(cgroup) = fresh.filter(|cgroup| cgroup.exists()) else { return };
         let removed = async { cgroup.kill().and(cgroup.remove_async().await) };
         if let Err(err) = removed.await {
             log::warn!("after a failed create: {err:#}");
@@ -189,19 +176,27 @@ impl ExternalContainer {
     /// Signals the init process, or all, as long as that one lives.
     async fn signal(&self, line: Line, signal: Signal) -> Result<()> {
         let ended = || Error::not_found("process already finished");
-        let life = self.life.get().filter(|life| !has_ended(&life.pidfd)).ok_or_else(ended)?;
+        let life = self.life.get().filter(|life| !life.has_ended()).ok_or_else(ended)?;
         // Signal 0 only asks that, and runsc does not know it.
         if signal.number() == 0 {
+            return Ok(());
+        }
+        if let Some(member) = life.member.as_ref().filter(|member| member.is_created())
+            && signal == Signal::KILL
+        {
+            // Its runtime signals only what has been started, and removes this one with the rest.
+            member.end(ExitStatus::Signal(signal));
             return Ok(());
         }
         let limit = if signal == Signal::KILL { KILL_LIMIT } else { Duration::MAX };
         let sent = timeout(limit, self.in_life(self.command(line))).await;
         let late = |_| Err(Error::new(Kind::TimedOut, "the runtime does not come to an end"));
         let Err(err) = sent.unwrap_or_else(late) else { return Ok(()) };
-        if has_ended(&life.pidfd) {
+        if life.has_ended() {
             return Err(ended());
         }
-        if signal != Signal::KILL {
+        // The process of a member is the others', too.
+        if signal != Signal::KILL || life.member.is_some() {
             return Err(err);
         }
         // Whatever is wrong with the runtime, the user gets rid of the container.
@@ -234,6 +229,10 @@ impl ExternalContainer {
         self.saved.lock().expect("nobody panics with it locked")
     }
 
+    fn refuse_for_a_member(&self, verb: &str) -> Result<()> {
+        self.life.get().map_or(Ok(()), |life| life.refuse_for_a_member(verb))
+    }
+
     /// The cgroup, for what is read there.
     fn cgroup(&self, verb: &'static str) -> Result<&Cgroup> {
         let cgroup = self.life.get().and_then(|life| life.cgroup.as_ref());
@@ -244,11 +243,17 @@ impl ExternalContainer {
 #[async_trait]
 impl Container for ExternalContainer {
     async fn start(&self) -> Result<()> {
-        let started = self.in_life(self.command(cli::start(&self.parts.id))).await;
-        if let (Err(_), Some(life)) = (&started, self.life.get()) {
-            // Clients delete what has failed to start, and only when it has stopped. One that has
-            // ended by itself needs no signal.
-            let _ = signal_pidfd(&life.pidfd, Signal::KILL);
+        let Parts { caller, id, .. } = &self.parts;
+        let member = self.life.get().and_then(|life| life.member.as_deref());
+        let io = member.map_or(Io::Kept, Member::take_streams);
+        let started = self.in_life(caller.call(cli::start(id), io)).await.map(drop);
+        // Clients delete what has failed to start, and only when it has stopped. One that has ended by
+        // itself needs no signal.
+        match (&started, member, self.life.get()) {
+            (Ok(()), Some(member), _) => member.has_started(),
+            (Err(_), Some(member), _) => member.end(ExitStatus::Signal(Signal::KILL)),
+            (Err(_), None, Some(life)) => drop(signal_pidfd(&life.pidfd, Signal::KILL)),
+            _ => {}
         }
         started
     }
@@ -272,14 +277,27 @@ impl Container for ExternalContainer {
 
     async fn delete(&self) -> Result<()> {
         let Parts { caller, id, .. } = &self.parts;
-        let is_live = self.life.get().is_some_and(|life| !has_ended(&life.pidfd));
+        let is_live = self.life.get().is_some_and(|life| !life.has_ended());
         if !is_live
             && caller.runtime.knows(id)
             && let Err(err) = self.command(cli::delete(id)).await
         {
             log::debug!("delete {id}, by force next: {err:#}");
         }
-        self.force_delete().await.context("delete")?;
+        match self.force_delete().await {
+            // A sandbox that has died first answers nobody, but what was known of it is gone.
+            Err(err) if !caller.runtime.knows(id) => log::debug!("delete {id}: {err:#}"),
+            deleted => deleted.context("delete")?,
+        }
+        if let Some(member) = self.life.get().and_then(|life| life.member.as_ref()) {
+            member.end(ExitStatus::Signal(Signal::KILL));
+        }
+        if let Some(cgroup) = &self.parts.fresh
+            && cgroup.exists()
+            && cgroup.pids()?.is_empty()
+        {
+            cgroup.remove_async().await.context("remove the cgroup")?;
+        }
         self.saved().take();
         Record::erase(&self.parts.bundle);
         Ok(())
@@ -297,7 +315,7 @@ impl Container for ExternalContainer {
         making::streams(&streams, *owner)?;
         let line = |told: &cli::Told| cli::exec(container, &spec.0, inner_file, told);
         let left = self.in_life(caller.leave(&name, streams, line)).await?;
-        let Left { process, pidfd } = left;
+        let Left { process, pidfd, .. } = left;
         let inner = inner.and_then(|file| read_pid(&file.0).ok());
         self.execs().insert(id.clone(), Running { pidfd, inner });
         let execs = Arc::clone(&self.execs);
@@ -310,6 +328,7 @@ impl Container for ExternalContainer {
     }
 
     async fn pause(&self) -> Result<()> {
+        self.refuse_for_a_member("pause")?;
         self.in_life(self.command(cli::pause(&self.parts.id))).await?;
         self.paused.store(true, Ordering::Relaxed);
         Ok(())
@@ -329,6 +348,7 @@ impl Container for ExternalContainer {
     }
 
     async fn checkpoint(&self, request: &Checkpoint) -> Result<()> {
+        self.refuse_for_a_member("checkpoint")?;
         self.in_life(self.command(cli::checkpoint(&self.parts.id, request))).await
     }
 
@@ -342,13 +362,19 @@ impl Container for ExternalContainer {
         let restored =
             self.init(streams, |told| cli::restore(id, bundle.path(), &image, making, told)).await;
         if restored.is_err() {
-            self.undo(None).await;
+            self.undo().await;
         }
         restored
     }
 
     async fn stats(&self) -> Result<Stats> {
-        self.cgroup("stats")?.stats()
+        let cgroup = self.cgroup("stats")?;
+        if self.life.get().is_none_or(|life| life.member.is_none()) {
+            return cgroup.stats();
+        }
+        let Parts { caller, id, .. } = &self.parts;
+        let counted = self.in_life(caller.call(cli::events(id), Io::Kept)).await?;
+        usage::parse(&counted, cgroup.mode())
     }
 
     async fn out_of_memory(&self) -> Result<()> {
@@ -365,23 +391,4 @@ impl Container for ExternalContainer {
             _ => self.cgroup("pids")?.pids(),
         }
     }
-}
-
-impl Life {
-    /// Waits for the end of the init process, whoever collects it.
-    async fn until_end(&self) {
-        let watched = self.pidfd.try_clone().map_err(Error::from);
-        let watched = watched.and_then(|pidfd| watch_for(pidfd, Interest::READABLE));
-        match &watched {
-            Ok(pidfd) => drop(pidfd.readable().await),
-            // Without that news nothing is cut short.
-            Err(_) => std::future::pending().await,
-        }
-    }
-}
-
-/// Whether the process behind a pidfd has ended, collected or not.
-fn has_ended(pidfd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }

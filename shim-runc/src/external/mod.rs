@@ -7,7 +7,8 @@
 //! ```
 //! A verb is one command (`cli`), run to its end (`command`); what it logs becomes the error
 //! (`failure`). No exit is lost: while a command may leave a process behind, the reaper collects no
-//! orphans, and a pid file names one of those. What only reads, reads the cgroup (`place`), for a
+//! orphans, and a pid file names one of those. A container in a pod's process has no pid (`member`). What
+//! only reads, reads the cgroup (`place`), for a
 //! command costs as much as all else here.
 
 mod cli;
@@ -15,16 +16,22 @@ mod command;
 mod console;
 mod container;
 mod failure;
+mod life;
+mod member;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use failure::read_log;
 mod place;
 mod process;
 mod runtime;
+mod usage;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use shim_core::{
-    Container, Create, Created, Error, Init, Kind, Result,
+    Container, Create, Created, Error, Host, Init, Kind, Result,
     linux::Reaper,
     model::{Bundle, ContainerId, Namespace},
 };
@@ -34,6 +41,7 @@ pub(crate) use self::runtime::{Asked, Runtime};
 use self::{
     command::{Caller, Io},
     container::{ExternalContainer, Parts},
+    process::Whose,
 };
 use crate::{
     engine::cgroup::{Cgroup, CgroupPath, Driver, Place},
@@ -50,13 +58,36 @@ const DELETE_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) async fn create(
     options: &Options,
     asked: &Asked,
-    request: Create,
+    mut request: Create,
 ) -> Result<Created<Box<dyn Container>>> {
+    let runtime = Runtime::find(asked, &request.host.namespace)?;
+    if request.checkpoint.is_none() {
+        request.checkpoint.clone_from(&options.criu_image_path);
+    }
+    let how = How {
+        owner: Owner::chosen(options),
+        making: cli::Making::of(options),
+        driver: options.driver,
+    };
+    make(runtime, how, request).await
+}
+
+/// How a runtime is asked to make a container.
+#[derive(Default)]
+struct How {
+    owner: Owner,
+    making: cli::Making,
+    /// Who makes the cgroup.
+    driver: Driver,
+}
+
+/// Makes a container by a runtime, or nothing.
+async fn make(runtime: Runtime, how: How, request: Create) -> Result<Created<Box<dyn Container>>> {
+    let How { owner, making, driver } = how;
     let Create { id, bundle, streams, checkpoint, host, .. } = request;
-    let runtime = Runtime::find(asked, &host.namespace)?;
     let spec = spec::read(&bundle).ok();
     let path = spec.as_deref().and_then(spec::cgroup);
-    let cgroup = Cgroup::at(asked_place(options.driver, path, &host.namespace, &id)?)?;
+    let cgroup = Cgroup::at(asked_place(driver, path, &host.namespace, &id)?)?;
     let record = Record::begin(&bundle, cgroup.path(), cgroup.unit())?;
     record.driven_by(&runtime)?;
     let is_fresh = !cgroup.exists();
@@ -64,14 +95,14 @@ pub(crate) async fn create(
         record.made()?;
     }
     let is_others = runtime.knows(&id);
-    let owner = Owner::chosen(options);
-    let checkpoint = checkpoint.or_else(|| options.criu_image_path.clone());
     let container = ExternalContainer::new(Parts {
         caller: Caller::new(runtime, host.reaper, &bundle),
         id,
         bundle,
         owner,
-        making: cli::Making::of(options),
+        making,
+        whose: spec.as_deref().map_or(Whose::Own, Whose::of),
+        fresh: is_fresh.then_some(cgroup),
         has_own_pids: spec.as_ref().is_some_and(|spec| spec::has_own_pids(spec)),
     });
     if let Some(checkpoint) = checkpoint {
@@ -83,7 +114,7 @@ pub(crate) async fn create(
         Err(err) => {
             // What was refused because it is another's must stay.
             if !is_others && err.kind() != Kind::AlreadyExists {
-                container.undo(is_fresh.then_some(&cgroup)).await;
+                container.undo().await;
             }
             Record::erase(container.bundle());
             Err(err)
@@ -103,6 +134,42 @@ fn asked_place(
         // crun takes other texts than runc does, and only it knows what they mean.
         Err(_) if driver == Driver::Systemd => CgroupPath::of(path, above, id).map(Place::from),
         place => place,
+    }
+}
+
+/// An OCI runtime that is driven by its command line, for those who build on its containers.
+#[derive(Clone, Debug)]
+pub struct OciRuntime(Runtime);
+
+impl OciRuntime {
+    /// Looks up a runtime by its path, or its name in `PATH`. Its state goes below `root`, and `flags`
+    /// stand before every verb.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there is no such executable file.
+    pub fn find(binary: &str, root: PathBuf, flags: Vec<String>) -> Result<Self> {
+        Runtime::at(binary, root, flags).map(Self)
+    }
+
+    /// Makes a container, or nothing. What a later [`clean_up`](crate::clean_up) needs to know is left in the bundle.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn create(&self, request: Create) -> Result<Created<Box<dyn Container>>> {
+        make(self.0.clone(), How::default(), request).await
+    }
+
+    /// Removes what a creation has left that was given up. Processes in its cgroup are the caller's.
+    ///
+    /// # Errors
+    /// What the runtime says.
+    pub async fn remove(&self, id: &ContainerId, bundle: &Bundle, host: &Host) -> Result<()> {
+        if self.0.knows(id) {
+            let caller = Caller::new(self.0.clone(), host.reaper.clone(), bundle);
+            caller.call(cli::force_delete(id), Io::Kept).await?;
+        }
+        Record::erase(bundle);
+        Ok(())
     }
 }
 

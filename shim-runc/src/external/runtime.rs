@@ -38,6 +38,9 @@ pub(crate) struct Runtime {
     pub(super) systemd_cgroup: bool,
     /// Empty for what the runtime finds.
     pub(super) criu: String,
+    /// More of what stands before every verb.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) flags: Vec<String>,
 }
 
 impl Runtime {
@@ -57,7 +60,17 @@ impl Runtime {
             root: Path::new(root).join(namespace),
             systemd_cgroup: asked.systemd_cgroup,
             criu: asked.criu_path.clone(),
+            flags: Vec::new(),
         })
+    }
+
+    /// Looks a runtime up that has nothing but flags.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there is no such executable file.
+    pub(super) fn at(binary: &str, root: PathBuf, flags: Vec<String>) -> Result<Self> {
+        let binary = find(binary).map_err(|err| err.with_kind(Kind::InvalidArgument))?;
+        Ok(Self { binary, root, systemd_cgroup: false, criu: String::new(), flags })
     }
 
     /// The file's name, for errors.

@@ -33,7 +33,7 @@ use crate::{
 
 /// What a test does to the processes of the fake backend.
 #[derive(Clone, Debug, Default)]
-struct Script {
+pub(crate) struct Script {
     ends: Arc<Mutex<Vec<oneshot::Sender<Exit>>>>,
     /// When set, `start` waits for it.
     start: Option<Arc<Notify>>,
@@ -60,9 +60,9 @@ enum Saves {
     Broken,
 }
 
-struct Fake(Script);
+pub(crate) struct Fake(pub(crate) Script);
 #[derive(Debug)]
-struct FakeContainer(Script);
+pub(crate) struct FakeContainer(Script);
 
 impl Script {
     fn note(&self, asked: &'static str) {
@@ -91,7 +91,7 @@ impl Script {
     }
 
     /// Ends the process made `nth`.
-    fn end(&self, nth: usize, code: u8) {
+    pub(crate) fn end(&self, nth: usize, code: u8) {
         let end = std::mem::replace(&mut self.ends.lock().unwrap()[nth], oneshot::channel().0);
         end.send(Exit::now(ExitStatus::Code(code))).unwrap();
     }
@@ -128,7 +128,7 @@ impl Backend for Fake {
         Ok(Created { container: FakeContainer(self.0.clone()), init: self.0.process().into() })
     }
 
-    fn clean_up(&self, _: &ContainerId, _: &Bundle) -> Result<()> {
+    fn clean_up(&self, _: &Namespace, _: &ContainerId, _: &Bundle) -> Result<()> {
         Ok(())
     }
 }

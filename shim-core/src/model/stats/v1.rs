@@ -12,7 +12,7 @@ pub struct StatsV1 {
     /// Memory.
     pub memory: Option<MemoryStatsV1>,
     /// What the kernel does and did when memory ran out.
-    pub oom_control: Option<OomControl>,
+    pub memory_oom_control: Option<OomControl>,
     /// Block devices.
     pub blkio: Option<BlkioStats>,
     /// Huge pages, one entry a page size.

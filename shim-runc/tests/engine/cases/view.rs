@@ -181,11 +181,11 @@ pts/ptmx
         let mut running = made.create(bench).await.unwrap();
         running.container.start().await.unwrap();
         let cleaned = std::thread::scope(|scope| {
-            scope.spawn(|| bench.backend.clean_up(&made.id, &made.bundle())).join().unwrap()
+            scope.spawn(|| bench.backend.clean_up(&bench.host.namespace, &made.id, &made.bundle())).join().unwrap()
         });
         cleaned.unwrap();
         assert_eq!(running.wait().await, ExitStatus::Signal(Signal::KILL));
-        bench.backend.clean_up(&made.id, &made.bundle()).unwrap();
+        bench.backend.clean_up(&bench.host.namespace, &made.id, &made.bundle()).unwrap();
     }
 
     async fn without_pivot_root_it_works_too(bench: &Bench) {

@@ -116,7 +116,7 @@ fn counters_of_v1_are_plausible() {
     assert_eq!(memory.hierarchical_memory_limit, 67_108_864);
     // The kernel adds these up now and then.
     until("page faults are counted", || read().memory.unwrap().total_pg_fault > 0);
-    assert_eq!(stats.oom_control.unwrap().under_oom, 0);
+    assert_eq!(stats.memory_oom_control.unwrap().under_oom, 0);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn read(cgroup: &Cgroup) -> StatsV1 {
                 .map(|text| throttling(&text))
                 .unwrap_or_default(),
         },
-        oom_control: memory
+        memory_oom_control: memory
             .as_ref()
             .and_then(|counters| counters.text("memory.oom_control"))
             .map(|text| oom_control(&text)),
