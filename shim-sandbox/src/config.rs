@@ -60,6 +60,10 @@ pub enum Backend {
     Qemu,
     /// gVisor's kernel in a process.
     Gvisor,
+    /// No machine: the guest's half as a process of this host. It isolates less than a container, and is
+    /// there for tests of all else.
+    #[serde(rename = "unsafe-process")]
+    Process,
 }
 
 /// The guest's size.
@@ -84,6 +88,8 @@ pub struct Qemu {
     pub path: PathBuf,
     /// Arguments before ours.
     pub arguments: Vec<String>,
+    /// Files and folders that it needs beside the system's libraries; it sees no others.
+    pub sees: Vec<PathBuf>,
     /// What executes the guest's code.
     pub accel: Accel,
     /// More of the kernel's command line.
@@ -111,6 +117,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Arguments before ours.
     pub arguments: Vec<String>,
+    /// Files and folders that it needs beside the system's libraries.
+    pub sees: Vec<PathBuf>,
 }
 
 /// The program of gVisor.
@@ -149,6 +157,7 @@ impl Default for Qemu {
         Self {
             path: "qemu-system-x86_64".into(),
             arguments: Vec::new(),
+            sees: Vec::new(),
             accel: Accel::default(),
             append: String::new(),
         }
@@ -157,7 +166,7 @@ impl Default for Qemu {
 
 impl Default for Program {
     fn default() -> Self {
-        Self { path: "/usr/libexec/virtiofsd".into(), arguments: Vec::new() }
+        Self { path: "virtiofsd".into(), arguments: Vec::new(), sees: Vec::new() }
     }
 }
 

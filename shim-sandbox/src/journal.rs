@@ -19,7 +19,8 @@ use nix::{
 use serde::{Deserialize, Serialize};
 use shim_core::{
     Context, Error, Result,
-    model::{ContainerId, Namespace},
+    linux::start_time,
+    model::{Bundle, ContainerId, Group, Namespace, Pid},
 };
 use shim_runc::Cage;
 
@@ -32,6 +33,24 @@ const FILE: &str = "journal";
 /// containerd gives `delete` five seconds.
 const LIMIT: Duration = Duration::from_secs(4);
 
+/// A line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// Whose sandbox it is; the first.
+    Shim(Shim),
+    /// What it is about to make.
+    Makes(Effect),
+}
+
+/// A process that can be told from another one of the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Shim {
+    pid: i32,
+    /// In clock ticks since boot.
+    started: u64,
+}
+
 /// Something that a sandbox makes on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,6 +61,13 @@ pub enum Effect {
     Mount(PathBuf),
     /// What joins the pod's network with the guest's.
     Network(net::Trace),
+    /// A container that another runtime makes of a bundle in the sandbox's folder.
+    Container {
+        /// Its id.
+        id: String,
+        /// Its bundle.
+        bundle: PathBuf,
+    },
 }
 
 /// The folder of a sandbox and the journal in it.
@@ -61,7 +87,11 @@ impl Journal {
         make_folder(&folder).with_context(|| format!("make {}", folder.display()))?;
         let path = folder.join(FILE);
         let opened = File::options().append(true).create_new(true).mode(0o600).open(&path);
-        Ok(Self { folder, file: opened.with_context(|| format!("make {}", path.display()))? })
+        let file = opened.with_context(|| format!("make {}", path.display()))?;
+        let journal = Self { folder, file };
+        let pid = Pid::new(std::process::id().cast_signed())?;
+        journal.add(&Line::Shim(Shim { pid: pid.raw(), started: start_time(pid)? }))?;
+        Ok(journal)
     }
 
     /// The sandbox's folder; others can pass it, and list nothing.
@@ -74,10 +104,32 @@ impl Journal {
     /// # Errors
     /// What could not be written; it must not be made then.
     pub fn note(&self, effect: &Effect) -> Result<()> {
-        let mut line = serde_json::to_vec(effect)?;
+        self.add(&Line::Makes(effect.clone()))
+    }
+
+    fn add(&self, line: &Line) -> Result<()> {
+        let mut line = serde_json::to_vec(line)?;
         line.push(b'\n');
         // In one piece: a line without its end is not read.
         (&self.file).write_all(&line).context("write the sandbox's journal")
+    }
+}
+
+/// Removes what a dead shim left, as `delete` is asked to for a sandbox or a container by its bundle.
+///
+/// A container of a pod has nothing of its own here: with its shim the whole pod is dead, and is removed
+/// by whoever comes first.
+///
+/// # Errors
+/// As [`clean_up`].
+pub fn clean_up_after(namespace: &Namespace, id: &ContainerId, bundle: &Bundle) -> Result<()> {
+    clean_up(namespace, id)?;
+    let pod = Group::of_pod(id, bundle)?;
+    let Ok(pod) = ContainerId::parse(pod.as_str()) else { return Ok(()) };
+    if &pod == id || is_kept(&folder(namespace, &pod))? {
+        Ok(())
+    } else {
+        clean_up(namespace, &pod)
     }
 }
 
@@ -115,17 +167,12 @@ fn folder(namespace: &Namespace, id: &ContainerId) -> PathBuf {
 }
 
 fn clean_up_at(folder: &Path) -> Result<()> {
-    let path = folder.join(FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(err) => return Err(Error::from(err).context(format!("read {}", path.display()))),
-    };
     let mut failed = None;
-    for line in text.split_inclusive('\n').rev().filter_map(|line| line.strip_suffix('\n')) {
-        let undone = serde_json::from_str(line)
-            .map_err(|err| Error::other(format!("parse {line:?} of {}: {err}", path.display())))
-            .and_then(|effect| undo(&effect));
+    for line in read(folder)?.into_iter().rev() {
+        let undone = line.and_then(|line| match line {
+            Line::Makes(effect) => undo(&effect),
+            Line::Shim(_) => Ok(()),
+        });
         if let Err(err) = undone {
             log::warn!("{err:#}");
             failed = Some(err);
@@ -137,11 +184,36 @@ fn clean_up_at(folder: &Path) -> Result<()> {
     remove_folder(folder)
 }
 
+/// The lines of a sandbox's journal; none without one.
+fn read(folder: &Path) -> Result<Vec<Result<Line>>> {
+    let path = folder.join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(err) => return Err(Error::from(err).context(format!("read {}", path.display()))),
+    };
+    let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let parse = |line: &str| {
+        serde_json::from_str(line)
+            .map_err(|err| Error::other(format!("parse {line:?} of {}: {err}", path.display())))
+    };
+    Ok(whole.map(parse).collect())
+}
+
+/// Whether the shim of a sandbox lives.
+fn is_kept(folder: &Path) -> Result<bool> {
+    let Some(Ok(Line::Shim(shim))) = read(folder)?.into_iter().next() else { return Ok(false) };
+    Ok(Pid::new(shim.pid).and_then(start_time).is_ok_and(|started| started == shim.started))
+}
+
 fn undo(effect: &Effect) -> Result<()> {
     match effect {
         Effect::Cgroup(path) => Cage::at(path)?.end(LIMIT),
         Effect::Mount(path) => unmount(path),
         Effect::Network(trace) => trace.undo(),
+        Effect::Container { id, bundle } => {
+            shim_runc::clean_up(&ContainerId::parse(id)?, &Bundle::new(bundle)?)
+        }
     }
 }
 
@@ -195,7 +267,8 @@ mod tests {
         let folder = dir.path().join("s1");
         clean_up_at(&folder).unwrap();
         fs::create_dir(&folder).unwrap();
-        let gone = serde_json::to_string(&Effect::Mount(folder.join("gone"))).unwrap();
+        let gone = Line::Makes(Effect::Mount(folder.join("gone")));
+        let gone = serde_json::to_string(&gone).unwrap();
         fs::write(folder.join(FILE), format!("{gone}\n{{\"cgro")).unwrap();
         clean_up_at(&folder).unwrap();
         assert!(!folder.exists());

@@ -92,11 +92,13 @@ impl Opener {
         answer.await.map_err(|_| gone())?
     }
 
-    /// Waits until the line has ended, and says why.
-    pub async fn ended(&self) -> String {
+    /// Waits until the line has ended, and says why. What is returned does not keep the line.
+    pub fn ended(&self) -> impl Future<Output = String> + Send + use<> {
         let mut ended = self.ended.clone();
-        let why = ended.wait_for(Option::is_some).await;
-        why.ok().and_then(|why| why.clone()).unwrap_or_else(|| "it was dropped".to_owned())
+        async move {
+            let why = ended.wait_for(Option::is_some).await;
+            why.ok().and_then(|why| why.clone()).unwrap_or_else(|| "it was dropped".to_owned())
+        }
     }
 }
 

@@ -81,6 +81,16 @@ pub fn hand_over(netns: &Path, journal: &Journal) -> Result<Network> {
     .with_context(|| format!("the pod's network in {}", netns.display()))
 }
 
+/// Reads what is configured in a namespace, and makes nothing there.
+///
+/// # Errors
+/// As [`hand_over`].
+pub fn look(netns: &Path) -> Result<Vec<guest::Interface>> {
+    refuse_own(netns)?;
+    within(netns, async |handle| Ok(scan::scan(handle).await?.into_network(Vec::new()).interfaces))
+        .with_context(|| format!("the pod's network in {}", netns.display()))
+}
+
 impl Trace {
     /// Takes the filters away. A namespace that is gone has taken them with it.
     ///

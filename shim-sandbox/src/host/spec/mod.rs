@@ -17,8 +17,20 @@ use shim_core::{Error, Kind, Result, model::Bundle};
 
 pub use self::mounts::Volume;
 
-/// Where the guest has its files.
-pub(crate) const GUEST: &str = "/run/shim";
+/// Where a guest has its things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The folder of the agent's files.
+    pub files: String,
+    /// The cgroup below which those of containers are.
+    pub cgroup: String,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { files: "/run/shim".to_owned(), cgroup: "/shim".to_owned() }
+    }
+}
 
 /// What a container is in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +93,24 @@ pub fn role(spec: &Value) -> Role {
     }
 }
 
-/// Makes a spec for the guest. `has_own_files` says that nobody on the host has made the pod's hosts,
-/// hostname and resolv.conf: then the guest's are mounted.
+/// What a container is prepared for.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// What it is in its pod.
+    pub role: Role,
+    /// Nobody on the host has made the pod's hosts, hostname and resolv.conf: the guest's are mounted.
+    pub has_own_files: bool,
+    /// Where the guest has its things.
+    pub places: &'a Places,
+}
+
+/// Makes a spec for the guest.
 ///
 /// # Errors
 /// `InvalidArgument` or `FailedPrecondition` with the field that can't be had in a guest, and why.
-pub fn prepare(mut spec: Value, id: &str, role: Role, has_own_files: bool) -> Result<Prepared> {
+pub fn prepare(mut spec: Value, around: Around<'_>) -> Result<Prepared> {
     let spec_object = object(&mut spec, "config.json")?;
     refuse_hooks(spec_object)?;
     let root = spec_object.entry("root").or_insert_with(|| Value::Object(Map::new()));
@@ -101,19 +125,19 @@ pub fn prepare(mut spec: Value, id: &str, role: Role, has_own_files: bool) -> Re
     }
     let linux = section(spec_object, "linux")?;
     pod.sysctls = namespaces::take_sysctls(linux, shared)?;
-    if role == Role::Member && !pod.sysctls.is_empty() {
+    if around.role == Role::Member && !pod.sysctls.is_empty() {
         let names: Vec<_> = pod.sysctls.keys().map(String::as_str).collect();
         let why = format!("linux.sysctl: {} are the pod's, not the container's", names.join(", "));
         return Err(Error::invalid(why));
     }
-    resources::prepare(linux, id)?;
+    resources::prepare(linux, around)?;
     if let Some(process) = spec_object.get_mut("process") {
         // The host's policies know nothing of a guest, which has none.
         let process = object(process, "process")?;
         process.remove("apparmorProfile");
         process.remove("selinuxLabel");
     }
-    let volumes = mounts::prepare(spec_object, id, has_own_files && role == Role::Member)?;
+    let volumes = mounts::prepare(spec_object, around)?;
     Ok(Prepared { spec, volumes, pod })
 }
 

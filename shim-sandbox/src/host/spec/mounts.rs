@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use shim_core::{Context, Error, Kind, Result};
 
-use super::{GUEST, Object, list, text};
+use super::{Around, Object, Role, list, text};
 
 /// A file or folder of the host's that is shared with the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,27 +26,29 @@ const HOSTS: [&str; 3] = ["/proc", "/sys", "/dev"];
 const POD_FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 /// Makes the mounts the guest's. What they name on the host is returned, numbered by its place.
-pub(super) fn prepare(spec: &mut Object, id: &str, has_own_files: bool) -> Result<Vec<Volume>> {
+pub(super) fn prepare(spec: &mut Object, around: Around<'_>) -> Result<Vec<Volume>> {
+    let files = &around.places.files;
     let mounts = list(spec, "mounts")?;
     let mut volumes = Vec::new();
     for mount in mounts.iter_mut() {
-        prepare_one(mount, id, &mut volumes)
+        prepare_one(mount, around, &mut volumes)
             .with_context(|| format!("mounts: {}", text(mount, "destination")))?;
     }
-    if has_own_files {
+    if around.has_own_files && around.role == Role::Member {
         for name in POD_FILES {
             let destination = format!("/etc/{name}");
             if !mounts.iter().any(|mount| text(mount, "destination") == destination) {
-                mounts.push(bind(&format!("{GUEST}/files/{name}"), &destination, "rw"));
+                mounts.push(bind(&format!("{files}/files/{name}"), &destination, "rw"));
             }
         }
         mounts.retain(|mount| text(mount, "destination") != "/dev/shm");
-        mounts.push(bind(&format!("{GUEST}/shm"), "/dev/shm", "rw"));
+        mounts.push(bind(&format!("{files}/shm"), "/dev/shm", "rw"));
     }
     Ok(volumes)
 }
 
-fn prepare_one(mount: &mut Value, id: &str, volumes: &mut Vec<Volume>) -> Result<()> {
+fn prepare_one(mount: &mut Value, around: Around<'_>, volumes: &mut Vec<Volume>) -> Result<()> {
+    let files = &around.places.files;
     let has = |option: &str| {
         let options = mount.get("options").and_then(Value::as_array).into_iter().flatten();
         options.filter_map(Value::as_str).any(|each| each == option)
@@ -60,14 +62,14 @@ fn prepare_one(mount: &mut Value, id: &str, volumes: &mut Vec<Volume>) -> Result
         return Err(Error::new(Kind::FailedPrecondition, why));
     }
     if text(mount, "destination") == "/dev/shm" {
-        mount["source"] = json!(format!("{GUEST}/shm"));
+        mount["source"] = json!(format!("{files}/shm"));
         return Ok(());
     }
     let source = Path::new(text(mount, "source"));
     let source = source.canonicalize().with_context(|| format!("find {}", source.display()))?;
     refuse_kernel(&source)?;
     let read_only = has("ro") || has("rro");
-    mount["source"] = json!(format!("{GUEST}/share/{id}/v{}", volumes.len()));
+    mount["source"] = json!(format!("{files}/share/{}/v{}", around.id, volumes.len()));
     volumes.push(Volume { source, read_only });
     Ok(())
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use shim_core::{Error, Kind, Result};
 
-use super::{Object, list, text};
+use super::{Around, Object, list, text};
 
 /// Devices that the guest's kernel has as the host's does: character devices by their numbers. The
 /// second is missing where all of the first are meant: memory's (null, zero, random), the terminals'
@@ -11,9 +11,9 @@ use super::{Object, list, text};
 const DEVICES: [(i64, Option<i64>); 4] = [(1, None), (5, None), (10, Some(200)), (10, Some(229))];
 
 /// Makes limits and devices the guest's.
-pub(super) fn prepare(linux: &mut Object, id: &str) -> Result<()> {
+pub(super) fn prepare(linux: &mut Object, around: Around<'_>) -> Result<()> {
     // The host's paths have their limits on the machine; the guest has a tree of its own.
-    linux.insert("cgroupsPath".into(), json!(format!("/shim/{id}")));
+    linux.insert("cgroupsPath".into(), json!(format!("{}/{}", around.places.cgroup, around.id)));
     linux.remove("mountLabel");
     for name in ["intelRdt", "netDevices"] {
         if linux.get(name).is_some_and(|value| !value.is_null()) {

@@ -33,12 +33,17 @@ fn member() -> Value {
 
 fn prepared(spec: Value) -> Prepared {
     let role = role(&spec);
-    prepare(spec, "c1", role, true).unwrap()
+    prepare(spec, Around { id: "c1", role, has_own_files: true, places: &Places::default() })
+        .unwrap()
 }
 
 fn refused(spec: Value) -> String {
     let role = role(&spec);
-    format!("{:#}", prepare(spec, "c1", role, true).unwrap_err())
+    format!(
+        "{:#}",
+        prepare(spec, Around { id: "c1", role, has_own_files: true, places: &Places::default() })
+            .unwrap_err()
+    )
 }
 
 #[test]
