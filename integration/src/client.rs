@@ -17,22 +17,8 @@ use crate::events::{Events, MARK};
 use crate::grpc::{Channel, Code, Status};
 use crate::spec::Spec;
 
-#[allow(
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    clippy::cast_possible_truncation,
-    clippy::use_self,
-    missing_debug_implementations,
-    missing_docs,
-    unreachable_pub,
-    reason = "written by a generator"
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
-}
-
 /// The messages of `proto/client.proto`.
-pub use generated::client as messages;
+pub use crate::messages::client as messages;
 
 use messages as m;
 

@@ -10,6 +10,9 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::cri::client::Cri;
+use crate::cri::config::{self, Runtime};
+use crate::cri::network;
 use crate::ctr::Ctr;
 use crate::debs::{Deb, Store};
 use crate::engine::Engine;
@@ -28,6 +31,7 @@ pub struct Daemon {
     environment: Vec<(&'static str, &'static str)>,
     dir: PathBuf,
     child: Option<Child>,
+    makes_pods: bool,
     ctr: Ctr,
 }
 
@@ -46,6 +50,20 @@ pub struct Setup {
     pub log: PathBuf,
     /// What its environment has beside the test's.
     pub environment: Vec<(&'static str, &'static str)>,
+    /// The runtimes of which it makes pods; without one it knows nothing of pods.
+    pub runtimes: &'static [Runtime],
+}
+
+impl Setup {
+    /// The daemon's configuration, with everything below `dir`.
+    fn config(&self, dir: &Path) -> Result<String> {
+        if self.runtimes.is_empty() {
+            return Ok(self.engine.config(dir));
+        }
+        let (plugins, networks) = (network::plugins(&self.store)?, network::networks());
+        let cni = [plugins.as_path(), networks.as_path()];
+        Ok(config::config(self.engine, dir, self.runtimes, self.shim.runtime(), cni))
+    }
 }
 
 impl Daemon {
@@ -56,9 +74,9 @@ impl Daemon {
     /// # Errors
     /// When a program is missing or containerd does not come up.
     pub fn start(setup: &Setup, dir: &Path) -> Result<Self> {
-        let Setup { engine, shim, store, namespace, log, environment } = setup;
+        let Setup { engine, shim, store, namespace, log, environment, runtimes } = setup;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        fs::write(dir.join("config.toml"), engine.config(dir))?;
+        fs::write(dir.join("config.toml"), setup.config(dir)?)?;
         let bin = engine.bin_dir(store)?;
         let mut path = vec![shim.dir(*engine, store)?, bin.clone()];
         path.push(store.unpacked(Deb::RUNC)?.join("usr/sbin"));
@@ -70,6 +88,7 @@ impl Daemon {
             environment: environment.clone(),
             dir: dir.to_owned(),
             child: None,
+            makes_pods: !runtimes.is_empty(),
             ctr: Ctr::new(&bin, &dir.join("c.sock"), namespace, *engine),
         };
         daemon.start_again()?;
@@ -123,7 +142,8 @@ impl Daemon {
         self.child = Some(child);
         wait::until("containerd's answer", SOON * 3, || {
             self.ctr.ok(&["--connect-timeout", "2s", "version"]).map(drop)
-        })
+        })?;
+        if self.makes_pods { Cri::new(&self.socket()).wait_ready() } else { Ok(()) }
     }
 
     /// Ends containerd in order: SIGTERM, as a service manager does.

@@ -54,11 +54,18 @@ impl Engine {
     /// The daemon's configuration: everything below `dir`, and only what containers need.
     #[must_use]
     pub fn config(self, dir: &Path) -> String {
+        self.config_with(dir, &[])
+    }
+
+    /// The same with some of the plugins that are left out otherwise. Their tables may follow.
+    #[must_use]
+    pub fn config_with(self, dir: &Path, plugins: &[&str]) -> String {
         let dir = dir.display();
         let (version, disabled) = match self {
             Self::V16 | Self::V17 => (2, DISABLED_1.iter().chain(&[])),
             Self::V2 => (3, DISABLED_1.iter().chain(DISABLED_2)),
         };
+        let disabled = disabled.filter(|id| !plugins.contains(id));
         let disabled: Vec<_> = disabled.map(|id| format!("{id:?}")).collect();
         format!(
             "version = {version}\n\

@@ -18,6 +18,24 @@ use crate::debs::{Deb, Store};
 /// The name under which containerd knows the image.
 pub const NAME: &str = "docker.io/library/busybox:test";
 
+/// The name of an image, and its program; every image has the same files.
+#[derive(Clone, Copy, Debug)]
+pub struct Image {
+    /// The name under which containerd knows it.
+    pub name: &'static str,
+    command: &'static [&'static str],
+}
+
+/// The image that containers are made from.
+pub const BUSYBOX: Image = Image { name: NAME, command: &["/bin/sh"] };
+
+/// The image that containerd holds a pod's namespaces with: it does nothing, and reaps the orphans
+/// of a pod whose processes are shared.
+pub const PAUSE: Image = Image {
+    name: "docker.io/library/pause:test",
+    command: &["/bin/sh", "-c", "trap exit TERM; while :; do sleep 1000 & wait $!; done"],
+};
+
 /// The `PATH` of a container's programs.
 pub const PATH: &str = "PATH=/bin";
 
@@ -75,24 +93,18 @@ impl Layer {
     /// # Errors
     /// When `file` cannot be written.
     pub fn write_image(&self, file: &Path) -> Result<PathBuf> {
+        self.write_images(file, &[BUSYBOX])
+    }
+
+    /// The same with several images.
+    ///
+    /// # Errors
+    /// When `file` cannot be written.
+    pub fn write_images(&self, file: &Path, images: &[Image]) -> Result<PathBuf> {
         let mut blobs = Blobs::default();
-        let layer = blobs.add("application/vnd.oci.image.layer.v1.tar", self.tar.clone());
-        let config = blobs.add_json(
-            "application/vnd.oci.image.config.v1+json",
-            &json!({
-                "architecture": architecture(),
-                "os": "linux",
-                "config": { "Env": [PATH], "Cmd": ["/bin/sh"] },
-                "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
-            }),
-        );
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer],
-        });
-        let mut manifest = blobs.add_json(media_type, &manifest);
-        manifest["annotations"] = json!({ "io.containerd.image.name": NAME });
-        let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
+        let manifests: Vec<_> =
+            images.iter().map(|image| self.manifest(&mut blobs, *image)).collect();
+        let index = json!({ "schemaVersion": 2, "manifests": manifests });
 
         let mut tar = Builder::new(Vec::new());
         let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -104,6 +116,27 @@ impl Layer {
         fs::write(file, tar.into_inner()?)
             .with_context(|| format!("write the image {}", file.display()))?;
         Ok(file.to_owned())
+    }
+
+    /// Adds an image's content, and returns the descriptor of its manifest.
+    fn manifest(&self, blobs: &mut Blobs, image: Image) -> Value {
+        let layer = blobs.add("application/vnd.oci.image.layer.v1.tar", self.tar.clone());
+        let config = blobs.add_json(
+            "application/vnd.oci.image.config.v1+json",
+            &json!({
+                "architecture": architecture(),
+                "os": "linux",
+                "config": { "Env": [PATH], "Cmd": image.command },
+                "rootfs": { "type": "layers", "diff_ids": [layer["digest"]] },
+            }),
+        );
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer],
+        });
+        let mut manifest = blobs.add_json(media_type, &manifest);
+        manifest["annotations"] = json!({ "io.containerd.image.name": image.name });
+        manifest
     }
 }
 

@@ -1,4 +1,5 @@
-//! Mount and PID namespaces of our own: what a test leaves behind cannot leave with it.
+//! Mount and PID namespaces of our own: what a test leaves behind cannot leave with it. Where it is
+//! asked for, a network namespace as well.
 //!
 //! Namespaces are entered by running this executable again, step by step:
 //!
@@ -25,6 +26,7 @@ pub const DIR: &str = "/run/it";
 
 const STEP: &str = "INTEGRATION_STEP";
 const ARGUMENT: &str = "INTEGRATION_INSIDE";
+const NETWORK: &str = "INTEGRATION_NETWORK";
 
 /// The command that runs this executable inside new namespaces, where [`step`] returns `argument`.
 ///
@@ -34,6 +36,19 @@ pub fn command(argument: &str) -> Result<Command> {
     let mut command = Command::new(env::current_exe().context("find this executable")?);
     command.env(STEP, "enter").env(ARGUMENT, argument);
     Ok(command)
+}
+
+/// The same command, whose namespaces have a network of their own among them: an empty one.
+#[must_use]
+pub fn with_own_network(mut command: Command) -> Command {
+    command.env(NETWORK, "own");
+    command
+}
+
+/// Whether every network interface here is the tests'.
+#[must_use]
+pub fn has_own_network() -> bool {
+    env::var_os(NETWORK).is_some()
 }
 
 /// What this process is to do.
@@ -63,8 +78,9 @@ pub fn step() -> Result<Step> {
 
 fn enter() -> Result<ExitCode> {
     set_pdeathsig(Signal::SIGKILL)?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
-        .context("make mount and PID namespaces (needs root)")?;
+    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    namespaces.set(CloneFlags::CLONE_NEWNET, has_own_network());
+    unshare(namespaces).context("make mount and PID namespaces (needs root)")?;
     let status = next("init")?.wait()?;
     Ok(exit_code(status))
 }

@@ -5,20 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::client::Client;
 use crate::container::Container;
+use crate::cri::client::Cri;
+use crate::cri::config::{self, Runtime};
+use crate::cri::network;
+use crate::cri::stage::Stage;
 use crate::ctr::Ctr;
 use crate::daemon::{Daemon, Setup};
 use crate::debs::Store;
 use crate::engine::Engine;
-use crate::image::{self, Layer};
+use crate::folder::Folder;
+use crate::image::{self, BUSYBOX, Image, Layer, PAUSE};
+use crate::isolation;
 use crate::runner::Skip;
 use crate::session::Output;
 use crate::shim::Shim;
 use crate::spec::Spec;
-use crate::{isolation, mounts};
 
 /// The root file system's name in a draft's folder.
 const ROOTFS: &str = "rootfs";
@@ -27,6 +32,7 @@ const ROOTFS: &str = "rootfs";
 #[derive(Debug)]
 pub struct Lane {
     setup: Setup,
+    mark: String,
     layer: Layer,
     archive: PathBuf,
     daemon: Mutex<Daemon>,
@@ -37,28 +43,35 @@ pub struct Lane {
 impl Lane {
     /// Starts the engine's daemon, with the image in it. Only inside [`isolation`].
     ///
-    /// `mark` is containerd's namespace and part of every id: it tells our cgroups from others'.
+    /// `mark` is part of every id, and containerd's namespace where that is not CRI's: it tells our
+    /// cgroups from others'. The daemon makes pods of those `runtimes`, if there are any.
     ///
     /// # Errors
     /// When a package is missing or the daemon does not start.
-    pub fn open(engine: Engine, mark: &str) -> Result<Self> {
+    pub fn open(engine: Engine, mark: &str, runtimes: &'static [Runtime]) -> Result<Self> {
         let dir = Path::new(isolation::DIR);
         let (store, shim) = (Store::open(), Shim::under_test());
+        let namespace = if runtimes.is_empty() { mark } else { config::NAMESPACE }.to_owned();
+        let images: &[Image] = if runtimes.is_empty() { &[BUSYBOX] } else { &[BUSYBOX, PAUSE] };
+        if !runtimes.is_empty() {
+            network::prepare(&store)?;
+        }
         let setup = Setup {
             engine,
             shim,
             store,
-            namespace: mark.to_owned(),
+            namespace,
             log: dir.join("log"),
             environment: Vec::new(),
+            runtimes,
         };
         let layer = Layer::new(&setup.store)?;
-        let archive = layer.write_image(&dir.join("image.tar"))?;
+        let archive = layer.write_images(&dir.join("image.tar"), images)?;
         let daemon = Daemon::start(&setup, &dir.join("d"));
         let daemon = daemon.map_err(|error| anyhow!("{error:#}\n{}", log(&setup)))?;
-        daemon.ctr().import(&archive)?;
         let lane = Self {
             setup,
+            mark: mark.to_owned(),
             layer,
             archive,
             daemon: Mutex::new(daemon),
@@ -66,7 +79,8 @@ impl Lane {
             lost: AtomicU32::new(0),
         };
         // The folders that the first container makes are no leak of the first test.
-        lane.first_container()?;
+        lane.import(&lane.daemon())?;
+        lane.warm_up()?;
         Ok(lane)
     }
 
@@ -119,7 +133,7 @@ impl Lane {
     /// The text that is part of each name and cgroup.
     #[must_use]
     pub fn mark(&self) -> &str {
-        &self.setup.namespace
+        &self.mark
     }
 
     /// An empty folder of this test's own.
@@ -127,9 +141,7 @@ impl Lane {
     /// # Errors
     /// When it cannot be made.
     pub fn folder(&self) -> Result<Folder> {
-        let path = Path::new(isolation::DIR).join(self.name());
-        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
-        Ok(Folder { path })
+        Folder::new(Path::new(isolation::DIR).join(self.name()))
     }
 
     /// A daemon of this test's own, to be stopped and killed, with the image in it.
@@ -149,7 +161,7 @@ impl Lane {
         let dir = Path::new(isolation::DIR).join(format!("d{number}"));
         let setup = Setup { environment: environment.to_vec(), ..self.setup.clone() };
         let daemon = Daemon::start(&setup, &dir)?;
-        daemon.ctr().import(&self.archive)?;
+        self.import(&daemon)?;
         Ok(daemon)
     }
 
@@ -160,10 +172,20 @@ impl Lane {
     pub fn renew(&self) -> Result<()> {
         let daemon = self.own_daemon()?;
         *self.daemon() = daemon;
-        self.first_container()
+        self.warm_up()
     }
 
-    fn first_container(&self) -> Result<()> {
+    fn import(&self, daemon: &Daemon) -> Result<()> {
+        daemon.ctr().import(&self.archive)?;
+        let images = [BUSYBOX, PAUSE].iter().filter(|_| !self.setup.runtimes.is_empty());
+        images.clone().try_for_each(|image| Cri::new(&daemon.socket()).wait_image(image.name))
+    }
+
+    fn warm_up(&self) -> Result<()> {
+        if !self.setup.runtimes.is_empty() {
+            let warm = Stage::warm_up(self, self.setup.runtimes);
+            return warm.map_err(|error| anyhow!("no pod runs: {error:#}\n{}", self.log()));
+        }
         let first = self.run(&[], &["true"])?;
         let stderr = first.stderr.trim();
         ensure!(first.status == 0, "no container runs: {stderr}\n{}", self.log());
@@ -291,7 +313,7 @@ impl Lane {
     /// When its root file system cannot be made.
     pub fn draft(&self, args: &[&str]) -> Result<Draft> {
         let (name, folder) = (self.name(), self.folder()?);
-        let rootfs = folder.path.join(ROOTFS);
+        let rootfs = folder.path().join(ROOTFS);
         fs::create_dir(&rootfs)?;
         self.layer.unpack(&rootfs)?;
         let spec = Spec::new(&rootfs, &format!("/{}/{name}", self.mark()), args);
@@ -322,7 +344,8 @@ impl Lane {
     fn talk_at<T>(&self, socket: &Path, talk: impl AsyncFnOnce(Client) -> Result<T>) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let client = Client::connect(socket, self.mark(), self.setup.shim.runtime()).await?;
+            let (namespace, shim) = (&self.setup.namespace, self.setup.shim.runtime());
+            let client = Client::connect(socket, namespace, shim).await?;
             talk(client).await
         })
     }
@@ -364,32 +387,5 @@ impl Draft {
     #[must_use]
     pub fn rootfs(&self) -> String {
         self.folder.join(ROOTFS)
-    }
-}
-
-/// A folder that goes with its owner.
-#[derive(Debug)]
-pub struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A path in it, as text for an argument.
-    #[must_use]
-    pub fn join(&self, name: &str) -> String {
-        self.path.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed is found by the leak check.
-        let _ = mounts::remove_dir_all(&self.path);
     }
 }

@@ -1,7 +1,7 @@
 //! What a test left behind: the machine before it, compared with the machine after it.
 //!
 //! Processes, mounts and files are all there are in the lane's namespaces; cgroups are the ones
-//! with the lane's mark in their path.
+//! with the lane's mark in their path; network interfaces count where the lane has its own network.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +13,7 @@ use anyhow::{Result, ensure};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
+use crate::cri::network;
 use crate::mounts::Mount;
 use crate::procs::Process;
 use crate::wait::{self, SOON};
@@ -27,6 +28,8 @@ pub enum Leak {
     Mount(Mount),
     /// A cgroup, in one hierarchy.
     Cgroup(PathBuf),
+    /// A network interface.
+    Link(String),
     /// A file below `/run`, and what kind of file.
     File(PathBuf, &'static str),
 }
@@ -37,6 +40,7 @@ impl fmt::Display for Leak {
             Self::Process(process) => process.fmt(f),
             Self::Mount(mount) => write!(f, "mount {} ({})", mount.target.display(), mount.kind),
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
+            Self::Link(name) => write!(f, "network interface {name}"),
             Self::File(path, kind) => write!(f, "{kind} {}", path.display()),
         }
     }
@@ -58,6 +62,9 @@ impl Snapshot {
         let mut found: BTreeSet<_> = procs::all()?.into_iter().map(Leak::Process).collect();
         found.extend(mounts::all()?.into_iter().map(Leak::Mount));
         found.extend(cgroups::marked(mark)?.into_iter().map(Leak::Cgroup));
+        if isolation::has_own_network() {
+            found.extend(network::links()?.into_iter().map(Leak::Link));
+        }
         files(Path::new("/run"), &mut found);
         Ok(Self { mark: mark.to_owned(), found })
     }
@@ -108,6 +115,8 @@ fn remove(leak: &Leak) {
         Leak::Process(process) => drop(procs::signal(process.pid, Signal::SIGKILL)),
         Leak::Mount(mount) => drop(umount2(&mount.target, MntFlags::MNT_DETACH)),
         Leak::Cgroup(path) => drop(cgroups::remove(path)),
+        // It goes with the network namespace at its other end, which is a mount.
+        Leak::Link(_) => {}
         Leak::File(path, "folder") => drop(mounts::remove_dir_all(path)),
         Leak::File(path, _) => drop(fs::remove_file(path)),
     }

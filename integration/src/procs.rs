@@ -45,6 +45,15 @@ pub fn find(pid: i32) -> Option<Process> {
     Some(Process { pid, started, command })
 }
 
+/// A process that was started with that argument, if there is one.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn with_argument(argument: &str) -> Result<Option<i32>> {
+    let has = |process: &Process| process.command.split(' ').any(|word| word == argument);
+    Ok(all()?.into_iter().find(has).map(|process| process.pid))
+}
+
 /// Whether a process runs; a zombie does not.
 #[must_use]
 pub fn runs(pid: i32) -> bool {

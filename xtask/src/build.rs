@@ -19,10 +19,12 @@ const STATIC: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "relocation
 pub(crate) fn build() -> Result<ExitCode> {
     shim()?;
     runtime()?;
+    sandbox()?;
     shimctl()?;
     let release = sh::target().join("release");
     println!("{}", release.join("containerd-shim-native-v2").display());
     println!("{}", release.join("shim-runc").display());
+    println!("{}", release.join("containerd-shim-sandbox-v2").display());
     println!("{}", release.join("shimctl").display());
     Ok(ExitCode::SUCCESS)
 }
@@ -30,6 +32,11 @@ pub(crate) fn build() -> Result<ExitCode> {
 /// Builds the native shim.
 pub(crate) fn shim() -> Result<()> {
     engine("containerd-shim-native-v2")
+}
+
+/// Builds the sandbox shim, which is also the first process of its guests: those have no libraries.
+pub(crate) fn sandbox() -> Result<()> {
+    static_program("shim-sandbox", "containerd-shim-sandbox-v2")
 }
 
 /// Builds the command line of the engine, which is executed for each verb; returns where it is.
@@ -61,7 +68,11 @@ pub(crate) fn probe() -> Result<PathBuf> {
 }
 
 fn engine(program: &str) -> Result<()> {
-    let program = ["--package", "shim-runc", "--bin", program];
+    static_program("shim-runc", program)
+}
+
+fn static_program(package: &str, program: &str) -> Result<()> {
+    let program = ["--package", package, "--bin", program];
     sh::run(sh::cargo().args(["rustc", "--release"]).args(program).arg("--").args(STATIC))
 }
 

@@ -69,6 +69,8 @@ impl Deb {
     pub const RUNC: Self = Self { suite: Suite::Bookworm, package: "runc" };
     /// gVisor: a runtime whose containers have a kernel of their own.
     pub const RUNSC: Self = Self { suite: Suite::Backports, package: "runsc" };
+    /// What gives pods their network.
+    pub const CNI: Self = Self { suite: Suite::Bookworm, package: "containernetworking-plugins" };
     /// Counts system calls.
     pub const STRACE: Self = Self { suite: Suite::Bookworm, package: "strace" };
     /// Makes a Debian system in a folder: one program of Perl.

@@ -85,6 +85,15 @@ impl Patched {
             "libxtables12",
         ],
     };
+    /// virtiofsd 1.13, which serves folders to virtual machines.
+    pub const VIRTIOFSD: Self = Self {
+        name: "virtiofsd",
+        package: "virtiofsd",
+        suite: Suite::Trixie,
+        path: "usr/libexec/virtiofsd",
+        libc: &["libc6"],
+        libraries: &["libcap-ng0", "libgcc-s1", "libseccomp2"],
+    };
     /// runc 1.3.
     pub const RUNC: Self = Self {
         name: "runc-newer",

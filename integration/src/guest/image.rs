@@ -30,10 +30,8 @@ impl Image {
     /// # Errors
     /// When it cannot be made: not root, no archive, a program missing.
     pub fn open(store: &Store) -> Result<Self> {
-        let machine = recipe::machine_key();
-        let key = recipe::key(&machine);
-        let machine = store.made(&format!("guest/machine-{machine}"), |dir| unpack(store, dir));
-        let machine = machine.context("fetch QEMU and a kernel")?;
+        let key = recipe::key(&recipe::machine_key());
+        let machine = machine(store)?;
         let made = store.made(&format!("guest/image-{key}"), |dir| install(store, &machine, dir));
         Ok(Self { disk: made.context("make the guest's disk")?.join("disk"), machine })
     }
@@ -45,6 +43,15 @@ impl Image {
     pub fn kernel(&self) -> Result<PathBuf> {
         Ok(self.machine.join("boot").join(format!("vmlinuz-{}", release(&self.machine)?)))
     }
+}
+
+/// The unpacked packages of the host's side: QEMU and a kernel.
+///
+/// # Errors
+/// When they do not come.
+pub fn machine(store: &Store) -> Result<PathBuf> {
+    let name = format!("guest/machine-{}", recipe::machine_key());
+    store.made(&name, |dir| unpack(store, dir)).context("fetch QEMU and a kernel")
 }
 
 /// Unpacks QEMU and the kernel with all they depend on, the C library too: nothing of it is
@@ -130,7 +137,10 @@ fn furnish(root: &Path) -> Result<()> {
 }
 
 /// The release of the only kernel.
-fn release(machine: &Path) -> Result<String> {
+///
+/// # Errors
+/// When there is not one.
+pub fn release(machine: &Path) -> Result<String> {
     let modules = machine.join("lib/modules");
     let names = fs::read_dir(&modules).with_context(|| format!("read {}", modules.display()))?;
     let names: Vec<_> = names.flatten().map(|entry| entry.file_name()).collect();

@@ -53,7 +53,7 @@ impl Args {
     pub(super) fn select(&self, engine: Engine, tests: &[Test]) -> Vec<(String, Test)> {
         let named = tests.iter().map(|test| {
             let (_, name) = test.name.split_once("::").unwrap_or(("", test.name));
-            (format!("{engine}::{name}"), *test)
+            (format!("{engine}::{}{name}", test.prefix()), *test)
         });
         named.filter(|(name, _)| self.wants(name)).collect()
     }
@@ -80,10 +80,12 @@ pub(crate) fn words(mut arguments: impl Iterator<Item = String>) -> Vec<String> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::Run;
     use super::*;
 
     fn selected(args: &[&str]) -> Vec<String> {
-        let tests = ["it::run::a", "it::exec::b"].map(|name| Test { name, run: |_| Ok(()) });
+        let tests =
+            ["it::run::a", "it::exec::b"].map(|name| Test { name, run: Run::Lane(|_| Ok(())) });
         let args = Args::parse(args.iter().map(|&arg| arg.to_owned()));
         args.select(Engine::V16, &tests).into_iter().map(|(name, _)| name).collect()
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::args::Args;
 use super::{Skip, Test, Verdict, say};
 use crate::cgroups;
+use crate::cri::config::Runtime;
 use crate::engine::Engine;
 use crate::lane::Lane;
 use crate::leaks::{self, Snapshot};
@@ -21,18 +22,28 @@ use crate::wait;
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs what was selected; the report goes to standard output.
-pub(super) fn run(argument: &str, tests: &[Test], args: &Args) -> Result<()> {
+pub(super) fn run(
+    argument: &str,
+    tests: &[Test],
+    runtimes: &'static [Runtime],
+    args: &Args,
+) -> Result<()> {
     let (name, mark) = argument.split_once(' ').context("no lane is named")?;
     let engine = Engine::ALL.into_iter().find(|engine| engine.name() == name);
     let engine = engine.with_context(|| format!("no engine is called {name}"))?;
     remember_panics();
-    let result = run_all(engine, mark, &args.select(engine, tests));
+    let result = run_all(engine, mark, runtimes, &args.select(engine, tests));
     // Also after a failure: what is frozen would keep this lane from ending.
     result.and(cgroups::sweep(|name| name == mark))
 }
 
-fn run_all(engine: Engine, mark: &str, tests: &[(String, Test)]) -> Result<()> {
-    let lane = Arc::new(Lane::open(engine, mark)?);
+fn run_all(
+    engine: Engine,
+    mark: &str,
+    runtimes: &'static [Runtime],
+    tests: &[(String, Test)],
+) -> Result<()> {
+    let lane = Arc::new(Lane::open(engine, mark, runtimes)?);
     tests.iter().try_for_each(|(name, test)| {
         let passed = run_one(&lane, name, *test)?;
         let alive = lane.daemon().is_alive();
@@ -83,7 +94,7 @@ fn with_limit(lane: &Arc<Lane>, test: Test, before: &Snapshot) -> Result<()> {
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::clone(lane);
     thread::spawn(move || {
-        let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(&shared)));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| test.run(&shared)));
         let result = result.unwrap_or_else(|_| Err(anyhow!("{}", PANIC.take())));
         // Nobody listens when the limit is long over.
         let _ = sender.send(result);

@@ -16,6 +16,8 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 
+use crate::cri::config::Runtime;
+use crate::cri::stage::Stage;
 use crate::debs::{Deb, Patched, Store};
 use crate::engine::Engine;
 use crate::isolation::{self, Step};
@@ -32,8 +34,44 @@ pub struct Test {
     /// Module and function, without the crate.
     pub name: &'static str,
     /// What it does.
-    pub run: fn(&Lane) -> Result<()>,
+    pub run: Run,
 }
+
+/// What a test gets.
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// The lane.
+    Lane(fn(&Lane) -> Result<()>),
+    /// A lane that makes pods, of that runtime.
+    Pods(fn(&Stage<'_>) -> Result<()>, Runtime),
+}
+
+impl Test {
+    /// A test of pods made by a runtime.
+    #[must_use]
+    pub fn of_pods((name, run): PodTest, runtime: Runtime) -> Self {
+        Self { name, run: Run::Pods(run, runtime) }
+    }
+
+    fn run(self, lane: &Lane) -> Result<()> {
+        match self.run {
+            Run::Lane(run) => run(lane),
+            Run::Pods(run, runtime) => run(&Stage::open(lane, runtime)?),
+        }
+    }
+
+    /// What its name has behind the engine's, and before its module's.
+    fn prefix(self) -> String {
+        match self.run {
+            Run::Lane(_) => String::new(),
+            Run::Pods(_, runtime) => format!("{}::", runtime.handler),
+        }
+    }
+}
+
+/// A test of pods: its module and function, and what it does. It runs once for each engine and
+/// runtime.
+pub type PodTest = (&'static str, fn(&Stage<'_>) -> Result<()>);
 
 /// The reason of a test that cannot run here: return it as the error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,9 +86,19 @@ macro_rules! tests {
         pub(crate) const TESTS: &[$crate::runner::Test] = &[
             $($crate::runner::Test {
                 name: concat!(module_path!(), "::", stringify!($name)),
-                run: $name,
+                run: $crate::runner::Run::Lane($name),
             }),*
         ];
+    };
+}
+
+/// Lists the tests of a module that are about pods in a constant `TESTS`.
+#[macro_export]
+macro_rules! pod_tests {
+    ($($name:ident),* $(,)?) => {
+        /// The tests of this module.
+        pub(crate) const TESTS: &[$crate::runner::PodTest] =
+            &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];
     };
 }
 
@@ -81,13 +129,28 @@ impl Verdict {
 /// The `main` of a test executable.
 #[must_use]
 pub fn main(groups: &[&[Test]]) -> ExitCode {
-    let tests: Vec<_> = groups.concat();
+    act(&groups.concat(), &[])
+}
+
+/// The `main` of a test executable whose tests are all about pods: of each of the runtimes.
+#[must_use]
+pub fn main_of_pods(groups: &[&[PodTest]], runtimes: &'static [Runtime]) -> ExitCode {
+    let of = |runtime: &Runtime| {
+        let runtime = *runtime;
+        groups.concat().into_iter().map(move |test| Test::of_pods(test, runtime))
+    };
+    act(&runtimes.iter().flat_map(of).collect::<Vec<_>>(), runtimes)
+}
+
+fn act(tests: &[Test], runtimes: &'static [Runtime]) -> ExitCode {
     let args = Args::of_process();
     let result = isolation::step().and_then(|step| match step {
         Step::Done(code) => Ok(code),
-        Step::Inside(lane) => inside::run(&lane, &tests, &args).map(|()| ExitCode::SUCCESS),
-        Step::Outside if args.list => list(&tests, &args).map(|()| ExitCode::SUCCESS),
-        Step::Outside => run(&tests, &args),
+        Step::Inside(lane) => {
+            inside::run(&lane, tests, runtimes, &args).map(|()| ExitCode::SUCCESS)
+        }
+        Step::Outside if args.list => list(tests, &args).map(|()| ExitCode::SUCCESS),
+        Step::Outside => run(tests, runtimes, &args),
     });
     result.unwrap_or_else(|error| {
         say(&format!("error: {error:#}"));
@@ -104,7 +167,7 @@ fn list(tests: &[Test], args: &Args) -> Result<()> {
 }
 
 /// Prepares what the lanes need, runs them, and counts.
-fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
+fn run(tests: &[Test], runtimes: &[Runtime], args: &Args) -> Result<ExitCode> {
     let lanes: VecDeque<(Engine, Vec<String>)> = Engine::ALL
         .into_iter()
         .map(|engine| (engine, args.select(engine, tests)))
@@ -117,7 +180,7 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
         if let Err(error) = cgroups::sweep(is_abandoned) {
             say(&format!("note: left by an earlier run: {error:#}"));
         }
-        let debs: Vec<_> = lanes.iter().flat_map(|(engine, _)| needed(*engine)).collect();
+        let debs: Vec<_> = lanes.iter().flat_map(|(engine, _)| needed(*engine, runtimes)).collect();
         // Lanes that have all they need run nevertheless.
         let fetched = Store::open().fetch(&debs);
         fetch_programs(&lanes);
@@ -126,8 +189,8 @@ fn run(tests: &[Test], args: &Args) -> Result<ExitCode> {
             for _ in 0..args.threads {
                 scope.spawn(|| {
                     while let Some((engine, names)) = next(&lanes) {
-                        match lacks(engine, &fetched) {
-                            None => run_lane(engine, &names, args, &total),
+                        match lacks(engine, runtimes, &fetched) {
+                            None => run_lane(engine, runtimes, &names, args, &total),
                             Some(why) => total.add_all(&names, Verdict::Skipped, &why),
                         }
                     }
@@ -161,9 +224,9 @@ fn next<T>(queue: &Mutex<VecDeque<T>>) -> Option<T> {
 }
 
 /// Runs one engine's tests in a process of their own, and sees that none goes missing.
-fn run_lane(engine: Engine, names: &[String], args: &Args, total: &Total) {
+fn run_lane(engine: Engine, runtimes: &[Runtime], names: &[String], args: &Args, total: &Total) {
     let mut seen = Vec::new();
-    let result = stream(engine, args, |line| {
+    let result = stream(engine, runtimes, args, |line| {
         if let Some((name, verdict)) = Verdict::of_line(line) {
             seen.push(name.to_owned());
             total.count(name, verdict);
@@ -175,14 +238,16 @@ fn run_lane(engine: Engine, names: &[String], args: &Args, total: &Total) {
 }
 
 /// The packages of a lane.
-fn needed(engine: Engine) -> [Deb; 3] {
-    [engine.deb(), Deb::BUSYBOX, Deb::RUNC]
+fn needed(engine: Engine, runtimes: &[Runtime]) -> Vec<Deb> {
+    let mut debs = vec![engine.deb(), Deb::BUSYBOX, Deb::RUNC];
+    debs.extend((!runtimes.is_empty()).then_some(Deb::CNI));
+    debs
 }
 
 /// Why a lane cannot run, if it cannot.
-fn lacks(engine: Engine, fetched: &Result<()>) -> Option<String> {
+fn lacks(engine: Engine, runtimes: &[Runtime], fetched: &Result<()>) -> Option<String> {
     let store = Store::open();
-    let missing = needed(engine).into_iter().find_map(|deb| store.unpacked(deb).err())?;
+    let missing = needed(engine, runtimes).into_iter().find_map(|deb| store.unpacked(deb).err())?;
     let why = fetched.as_ref().err().map(|error| format!(": {error:#}")).unwrap_or_default();
     Some(format!("{missing}{why}"))
 }
@@ -200,8 +265,17 @@ fn is_abandoned(name: &str) -> bool {
 }
 
 /// Runs a lane's process and hands over its lines.
-fn stream(engine: Engine, args: &Args, mut each: impl FnMut(&str)) -> Result<()> {
-    let mut child = isolation::command(&format!("{engine} {}", mark(engine)))?
+fn stream(
+    engine: Engine,
+    runtimes: &[Runtime],
+    args: &Args,
+    mut each: impl FnMut(&str),
+) -> Result<()> {
+    let mut command = isolation::command(&format!("{engine} {}", mark(engine)))?;
+    if !runtimes.is_empty() {
+        command = isolation::with_own_network(command);
+    }
+    let mut child = command
         .args(&args.passed_on)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -74,6 +74,7 @@ impl Stage {
             namespace: mark.to_owned(),
             log: dir.join("log"),
             environment: Vec::new(),
+            runtimes: &[],
         };
         let daemon = Daemon::start(&setup, &dir.join("d"))?;
         daemon.ctr().import(&image)?;

@@ -9,7 +9,8 @@ use integration::cgroups::{self, Value};
 use integration::client::{Client, Streams, Target};
 use integration::container::{Container, PROMPT};
 use integration::debs::{Deb, Patched, Store};
-use integration::lane::{Folder, Lane};
+use integration::folder::Folder;
+use integration::lane::Lane;
 use integration::procs;
 use integration::runner::Skip;
 use integration::session::Session;
@@ -66,7 +67,10 @@ of_each_runtime!(runsc: [
 integration::tests![
     a_binary_that_is_missing_is_named_with_its_option,
     options_come_in_runcs_own_message,
-    a_second_container_in_a_sandbox_is_refused,
+    a_pod_in_one_process_has_several_containers,
+    a_terminal_in_a_shared_process_works,
+    the_end_of_a_sandbox_is_that_of_all_in_it,
+    nothing_of_a_shared_process_is_left_when_the_shim_is_killed,
 ];
 
 const SLEEP: [&str; 2] = ["sleep", "1000"];
@@ -346,20 +350,110 @@ fn options_come_in_runcs_own_message(lane: &Lane) -> Result<()> {
     })
 }
 
-fn a_second_container_in_a_sandbox_is_refused(lane: &Lane) -> Result<()> {
-    let driven = Driven::new(lane, "runsc")?;
-    let (first, path) = (lane.name(), driven.path());
-    let pod = format!("io.kubernetes.cri.sandbox-id={first}");
-    let own = ["--runtime-config-path", &path, "--annotation", &pod, "--annotation"];
-    let kind = "io.kubernetes.cri.container-type=sandbox";
-    let flags = [["--detach", "--null-io"].as_slice(), &own, &[kind]].concat();
-    lane.ctr().ok(&lane.run_command(&flags, &first, &SLEEP))?;
-    let container = Container::new(&lane.ctr(), &first);
-    let flags = [own.as_slice(), &["io.kubernetes.cri.container-type=container"]].concat();
-    let output = lane.run(&flags, &["true"])?;
-    assert!(output.stderr.contains("in the process of another"), "{}", output.stderr);
-    // The sandbox has not suffered.
-    assert_eq!(container.exec(&["sh", "-c", "exit 3"])?.status, 3);
+/// A pod in gVisor: one container is the sandbox, the others are in its process.
+struct GvisorPod<'a> {
+    lane: &'a Lane,
+    driven: Driven,
+    sandbox: Container,
+}
+
+impl<'a> GvisorPod<'a> {
+    fn new(lane: &'a Lane) -> Result<Self> {
+        let driven = Driven::new(lane, "runsc")?;
+        let name = lane.name();
+        let path = driven.path();
+        let (pod, kind) = (Self::annotation(&name), "io.kubernetes.cri.container-type=sandbox");
+        let flags = ["--detach", "--null-io", "--runtime-config-path", path.as_str()];
+        let flags = [flags.as_slice(), &["--annotation", &pod, "--annotation", kind]].concat();
+        lane.ctr().ok(&lane.run_command(&flags, &name, &SLEEP))?;
+        Ok(Self { lane, driven, sandbox: Container::new(&lane.ctr(), &name) })
+    }
+
+    fn annotation(name: &str) -> String {
+        format!("io.kubernetes.cri.sandbox-id={name}")
+    }
+
+    /// The flags of a container in the pod.
+    fn flags(&self) -> Vec<String> {
+        let pod = Self::annotation(self.sandbox.id());
+        let kind = "io.kubernetes.cri.container-type=container".to_owned();
+        let path = self.driven.path();
+        let annotated = ["--annotation".to_owned(), pod, "--annotation".to_owned(), kind];
+        [["--runtime-config-path".to_owned(), path].as_slice(), &annotated].concat()
+    }
+
+    fn sleeper(&self) -> Result<Container> {
+        let flags = self.flags();
+        let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--null-io"]).collect();
+        self.lane.start(&flags, &SLEEP)
+    }
+}
+
+fn a_pod_in_one_process_has_several_containers(lane: &Lane) -> Result<()> {
+    let pod = GvisorPod::new(lane)?;
+    let owned = pod.flags();
+    let flags: Vec<_> = owned.iter().map(String::as_str).collect();
+    assert_eq!(lane.output(&flags, &["echo", "hello"])?, "hello\n");
+    for code in [0, 7, 255] {
+        let output = lane.run(&flags, &["sh", "-c", &format!("exit {code}")])?;
+        assert_eq!(output.status, code, "{}", output.stderr);
+    }
+    let missing = lane.run(&flags, &["/no/such/program"])?;
+    assert!(missing.stderr.contains("/no/such/program"), "{}", missing.stderr);
+    let container = pod.sleeper()?;
+    assert_eq!(container.pid()?, pod.sandbox.pid()?);
+    for code in [0, 4] {
+        assert_eq!(container.exec(&["sh", "-c", &format!("exit {code}")])?.status, code);
+    }
+    lane.talk(async |client: Client| {
+        let told = Metrics::parse_from_bytes(&client.metrics(container.id()).await?.value)?;
+        assert_eq!(told.pids.current, 1);
+        assert!(told.memory.usage.usage > 0);
+        Ok(())
+    })?;
+    // What would stop the others, too, is not done.
+    assert!(container.task(&["pause"]).is_err());
     assert_eq!(container.remove()?, 137);
+    // The sandbox has not suffered.
+    assert_eq!(pod.sandbox.exec(&["sh", "-c", "exit 3"])?.status, 3);
+    assert_eq!(pod.sandbox.remove()?, 137);
     Ok(())
+}
+
+fn a_terminal_in_a_shared_process_works(lane: &Lane) -> Result<()> {
+    let pod = GvisorPod::new(lane)?;
+    let name = lane.name();
+    let owned = pod.flags();
+    let flags: Vec<_> = owned.iter().map(String::as_str).chain(["--rm", "--tty"]).collect();
+    let args = lane.run_command(&flags, &name, &["sh"]);
+    check_terminal(lane.ctr().start_on_terminal(&args, 24, 81)?)?;
+    let container = pod.sleeper()?;
+    check_terminal(container.start_exec_on_terminal(&["sh"], 24, 81)?)?;
+    container.remove()?;
+    pod.sandbox.remove()?;
+    Ok(())
+}
+
+fn the_end_of_a_sandbox_is_that_of_all_in_it(lane: &Lane) -> Result<()> {
+    let pod = GvisorPod::new(lane)?;
+    let containers = [pod.sleeper()?, pod.sleeper()?];
+    procs::signal(pod.sandbox.pid()?, Signal::SIGKILL)?;
+    for container in containers {
+        assert_eq!(container.finish()?, 137);
+    }
+    assert_eq!(pod.sandbox.finish()?, 137);
+    Ok(())
+}
+
+fn nothing_of_a_shared_process_is_left_when_the_shim_is_killed(lane: &Lane) -> Result<()> {
+    let pod = GvisorPod::new(lane)?;
+    let container = pod.sleeper()?;
+    let pid = pod.sandbox.pid()?;
+    procs::signal(pod.sandbox.shim()?, Signal::SIGKILL)?;
+    wait::until("the end of the sandbox", SOON, || {
+        ensure!(!procs::runs(pid), "{pid} runs");
+        Ok(())
+    })?;
+    container.forget()?;
+    pod.sandbox.forget()
 }

@@ -14,6 +14,9 @@ the containerd of its own release runs it (ours as every one). The Go shims are 
 from Debian, with runc 1.1.5; the Rust shim is `containerd-runc-shim` of the Rust registry with the
 same runc. It answers no containerd from 2.3 on, so it is judged as under 2.0.
 
+The group `sandbox` is for shims with containerd's sandbox service, and no shim here has it; the example
+`containerd-shim-plainpod-v1` of `shim-core` passes it.
+
 A case is a MUST when containerd or its users break or lose something without it, else a SHOULD.
 `shimctl conform --list` prints every case with its sentence.
 
