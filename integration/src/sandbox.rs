@@ -14,6 +14,9 @@ use crate::debs::{Patched, Store};
 use crate::guest::image::{machine, release};
 use crate::target;
 
+/// The name by which containerd knows our shim.
+pub const RUNTIME: &str = "io.containerd.sandbox.v2";
+
 /// Our program's name.
 const BINARY: &str = "containerd-shim-sandbox-v2";
 
@@ -65,6 +68,29 @@ impl Bed {
             user: (0, 0),
         };
         Ok(Self { qemu: qemu(&machine, ourselves)?, virtiofsd, image })
+    }
+
+    /// Installs the shim in a folder of its own, with a configuration, `config.toml`, that starts its
+    /// machines from this bed. Returns the folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn installed(&self) -> Result<PathBuf> {
+        let dir = target::dir().join("sandbox-installed");
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let partial = dir.join(format!("{BINARY}.{}", std::process::id()));
+        fs::copy(&self.qemu.ourselves, &partial).context("copy the shim")?;
+        fs::rename(&partial, dir.join(BINARY))?;
+        let image = self.image.kernel();
+        let image = image.parent().context("the image has no folder")?;
+        let config = format!(
+            "image = {image:?}\nboot_seconds = 180\n\
+             [qemu]\npath = {:?}\narguments = {:?}\nsees = {:?}\naccel = \"tcg\"\n\
+             [virtiofsd]\npath = {:?}\n",
+            self.qemu.path, self.qemu.arguments, self.qemu.sees, self.virtiofsd.path,
+        );
+        fs::write(dir.join("config.toml"), config).context("write the configuration")?;
+        Ok(dir)
     }
 
     /// The configuration of a small machine.

@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
         guest::SUBCOMMAND => guest::run_as_process(engine),
         confine::COMMAND => told(confine::command(rest).map(|()| String::new())),
         "image" => told(image::command(rest)),
+        "check" => told(host::check()),
         // What is no word of ours is containerd's.
         _ => shim_core::run_sandbox(chosen::Chosen::default()),
     }

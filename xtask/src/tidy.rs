@@ -20,12 +20,16 @@ use crate::{coverage, sh};
 
 /// A crate and those it must not depend on, at any distance.
 const FORBIDDEN: &[(&str, &[&str])] = &[
-    ("shim-protos", &["shim-core", "shim-runc", "shim-client", "shimctl", "conformance"]),
-    ("shim-core", &["shim-runc", "shim-client", "shimctl", "conformance"]),
-    ("shim-runc", &["shim-client", "shimctl", "conformance"]),
-    ("shim-client", &["shim-core", "shim-runc", "conformance", "shimctl"]),
-    ("conformance", &["shim-core", "shim-runc", "shimctl"]),
-    ("shimctl", &["shim-core", "shim-runc"]),
+    (
+        "shim-protos",
+        &["shim-core", "shim-runc", "shim-sandbox", "shim-client", "shimctl", "conformance"],
+    ),
+    ("shim-core", &["shim-runc", "shim-sandbox", "shim-client", "shimctl", "conformance"]),
+    ("shim-runc", &["shim-sandbox", "shim-client", "shimctl", "conformance"]),
+    ("shim-sandbox", &["shim-client", "shimctl", "conformance"]),
+    ("shim-client", &["shim-core", "shim-runc", "shim-sandbox", "conformance", "shimctl"]),
+    ("conformance", &["shim-core", "shim-runc", "shim-sandbox", "shimctl"]),
+    ("shimctl", &["shim-core", "shim-runc", "shim-sandbox"]),
 ];
 
 /// Where the framework may know ttrpc and the messages.

@@ -327,7 +327,7 @@ impl Total {
 }
 
 /// Prints whole lines: lanes run side by side.
-pub(crate) fn say(text: &str) {
+pub fn say(text: &str) {
     // A closed pipe is no reason to fail.
     let _ = writeln!(io::stdout().lock(), "{text}");
 }

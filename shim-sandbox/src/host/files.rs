@@ -63,14 +63,16 @@ fn resolv_conf(config: &PodSandboxConfig) -> Result<String> {
             return Err(Error::invalid(format!("dns_config.{field}: {word:?} is not one word")));
         }
     }
+    // In the order in which containerd writes them on the host.
+    let line = |keyword: &str, words: &[String]| match words {
+        [] => String::new(),
+        words => format!("{keyword} {}\n", words.join(" ")),
+    };
+    text.push_str(&line("search", &dns.searches));
     for server in &dns.servers {
         text.push_str(&format!("nameserver {server}\n"));
     }
-    for (keyword, words) in [("search", &dns.searches), ("options", &dns.options)] {
-        if !words.is_empty() {
-            text.push_str(&format!("{keyword} {}\n", words.join(" ")));
-        }
-    }
+    text.push_str(&line("options", &dns.options));
     Ok(text)
 }
 

@@ -4,6 +4,7 @@ pub mod agent;
 mod answer;
 mod backend;
 pub mod boot;
+mod check;
 pub mod container;
 pub mod files;
 mod kills;
@@ -18,3 +19,4 @@ pub mod spec;
 
 pub use backend::MicroVm;
 pub(crate) use backend::{describe, parent, refuse_the_hosts};
+pub use check::check;

@@ -3,6 +3,8 @@
 mod process;
 mod qemu;
 
+pub(super) use self::qemu::{find, is_kvm, user};
+
 use std::{
     fmt::Debug,
     path::{Path, PathBuf},

@@ -67,11 +67,13 @@ pub(super) async fn start(order: Order<'_>) -> Result<Started> {
 }
 
 fn accelerator(config: &Config) -> Accelerator {
-    match config.qemu.accel {
-        Accel::Kvm => Accelerator::Kvm,
-        // That /dev/kvm opens proves nothing; a processor that runs guests is named by the administrator.
-        Accel::Auto | Accel::Tcg => Accelerator::Tcg,
-    }
+    if is_kvm(config) { Accelerator::Kvm } else { Accelerator::Tcg }
+}
+
+/// Whether the processor runs the guest. That /dev/kvm opens proves nothing: a processor that runs guests
+/// is named by the administrator.
+pub(in crate::host) fn is_kvm(config: &Config) -> bool {
+    config.qemu.accel == Accel::Kvm
 }
 
 fn launch(program: &Program, user: (u32, u32)) -> Result<Launch> {
@@ -80,7 +82,11 @@ fn launch(program: &Program, user: (u32, u32)) -> Result<Launch> {
     Ok(Launch { ourselves: PathBuf::from(SELF), path, arguments, sees, user })
 }
 
-fn find(program: &Path) -> Result<PathBuf> {
+/// Finds a program by its path, or its name where programs are.
+///
+/// # Errors
+/// `FailedPrecondition` when it is not there.
+pub(in crate::host) fn find(program: &Path) -> Result<PathBuf> {
     let text = program.to_string_lossy();
     let found = if program.is_absolute() {
         program.exists().then(|| program.to_owned())
@@ -94,7 +100,11 @@ fn find(program: &Path) -> Result<PathBuf> {
     })
 }
 
-fn user(name: &str) -> Result<(u32, u32)> {
+/// Looks up whose a machine is to be.
+///
+/// # Errors
+/// `InvalidArgument` when there is no such user, or it is root.
+pub(in crate::host) fn user(name: &str) -> Result<(u32, u32)> {
     let found = User::from_name(name).with_context(|| format!("look the user {name:?} up"))?;
     let user = found.ok_or_else(|| Error::invalid(format!("user: there is no user {name:?}")))?;
     if user.uid.is_root() {
