@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shim_core::model::{Exit, ExitStatus};
 use shim_protos::guest::{GuestClient, HelloRequest, PowerOffRequest};
+use shim_sandbox::Build;
 use shim_sandbox::channel::{self, Purpose};
 use shim_sandbox::vm::{Booted, Vm, end, greeted};
 use tokio::time::timeout;
@@ -32,6 +33,8 @@ fn each_guest_greets_tells_its_kernel_and_powers_off() {
     // SHIM_BOOTS is for those who want to know how often it fails.
     let boots = std::env::var("SHIM_BOOTS").ok().and_then(|boots| boots.parse().ok()).unwrap_or(2);
     run(async |bed| {
+        let build = Build::of(&bed.qemu.ourselves).unwrap().as_str().to_owned();
+        let request = HelloRequest { build, ..Default::default() };
         for n in 0..boots {
             let start = Instant::now();
             let booted = guest(bed).await;
@@ -40,7 +43,7 @@ fn each_guest_greets_tells_its_kernel_and_powers_off() {
             let stream = channel::open(&opener, &Purpose::Calls).await.unwrap();
             let client = GuestClient::new(Client::new(Socket::new(stream)));
             let limit = context::with_timeout(SOON.as_nanos().try_into().unwrap());
-            let hello = client.hello(limit.clone(), &HelloRequest::default()).await.unwrap();
+            let hello = client.hello(limit.clone(), &request).await.unwrap();
             assert_eq!(hello.kernel, bed.image.about.release);
             let called = start.elapsed();
             client.power_off(limit, &PowerOffRequest::default()).await.unwrap();
