@@ -2,7 +2,7 @@
 //!
 //! CNI has made it: a namespace, and in it interfaces with addresses and routes. Each gets a tap beside
 //! it, and what comes in at one goes out at the other; the guest's interface takes the hardware address
-//! of the pod's, and all that was configured there ([`scan`] reads it, the guest sets it). The tap goes to
+//! of the pod's, and all that was configured there (`scan` reads it, the guest sets it). The tap goes to
 //! the machine as an open file: the machine itself has no network at all.
 //!
 //! ```text
