@@ -19,8 +19,11 @@ pub(super) fn parse(text: &str, mode: Mode) -> Result<Stats> {
     let event: Value = serde_json::from_str(text.trim())
         .map_err(|err| Error::other(format!("the runtime's statistics: {err}")))?;
     let number = |at: &str| event.pointer(at).and_then(Value::as_u64);
-    let total = number("/data/cpu/usage/total")
-        .ok_or_else(|| Error::other("the runtime's statistics have no cpu.usage.total"))?;
+    // runsc leaves a number out that is 0, as that of a container is that has just begun.
+    let usage = event.pointer("/data/cpu/usage").filter(|usage| usage.is_object());
+    let total = usage.and_then(|usage| usage.get("total").map_or(Some(0), Value::as_u64));
+    let total =
+        total.ok_or_else(|| Error::other("the runtime's statistics have no cpu.usage.total"))?;
     let usage = number("/data/memory/usage/usage").unwrap_or_default();
     let current = number("/data/pids/current").unwrap_or_default();
     Ok(match mode {
@@ -59,6 +62,9 @@ mod tests {
         assert_eq!(stats.memory.unwrap().usage.usage, 2_025_472);
         let Ok(Stats::V2(stats)) = parse(PRINTED, Mode::V2) else { panic!() };
         assert_eq!((stats.cpu.usage_usec, stats.pids.current), (645_099, 2));
+        let fresh = r#"{"data":{"cpu":{"usage":{}},"pids":{"current":1}}}"#;
+        let Ok(Stats::V2(stats)) = parse(fresh, Mode::V2) else { panic!() };
+        assert_eq!((stats.cpu.usage_usec, stats.pids.current), (0, 1));
     }
 
     #[test]
