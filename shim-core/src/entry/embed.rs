@@ -47,14 +47,16 @@ impl TaskServer {
         });
         let publisher = Publisher::to_nobody();
         let herald = Herald { publisher, namespace: host.namespace.clone() };
-        let shim = Arc::new(Shim::new(backend, host, herald, Exchange::default()));
+        let exchange = Exchange::default();
+        let shim = Arc::new(Shim::new(backend, host, herald, exchange.clone()));
         let mut services = service::services(&shim);
         services.extend(more);
-        Ok(Self { server: Server::new(services, Streaming(Exchange::default())) })
+        Ok(Self { server: Server::new(services, Streaming(exchange)) })
     }
 
     /// Serves one connection, until its client closes it.
     pub async fn serve(&self, connection: impl AsyncRead + AsyncWrite + Send + 'static) {
-        self.server.serve(connection).await;
+        let (reader, writer) = tokio::io::split(connection);
+        self.server.serve_halves(reader, writer).await;
     }
 }

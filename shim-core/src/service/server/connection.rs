@@ -4,7 +4,7 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use shim_protos::protobuf::Message;
 use tokio::{
-    io::{self as async_io, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     sync::{OwnedSemaphorePermit, mpsc},
     task::{self, JoinSet},
 };
@@ -30,10 +30,10 @@ const BUFFER: usize = 2048;
 /// Serves a connection to its end. Calls that are under way then are dropped; what must not be torn
 /// runs detached.
 pub(super) async fn serve(
-    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Send + Unpin + 'static,
     server: &Server,
 ) -> io::Result<()> {
-    let (reader, writer) = async_io::split(stream);
     let mut reader = BufReader::with_capacity(BUFFER, reader);
     let (queue, queued) = mpsc::channel(ANSWERS_LIMIT);
     let answers = Answers { queue, unsent: server.unsent.clone() };

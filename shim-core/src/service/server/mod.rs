@@ -15,6 +15,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
     sync::watch,
     task::yield_now,
     time::timeout,
@@ -69,9 +70,19 @@ impl Server {
         let _rude = timeout(limit, self.guests.gone()).await;
     }
 
-    /// Serves one connection, until its client closes it.
-    pub(crate) async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + 'static) {
-        if let Err(err) = connection::serve(stream, self).await {
+    /// Serves one connection, until its client closes it. A socket's halves need no lock between them.
+    pub(crate) async fn serve(&self, stream: UnixStream) {
+        let (reader, writer) = stream.into_split();
+        self.serve_halves(reader, writer).await;
+    }
+
+    /// The same, of any kind.
+    pub(crate) async fn serve_halves(
+        &self,
+        reader: impl AsyncRead + Unpin,
+        writer: impl AsyncWrite + Send + Unpin + 'static,
+    ) {
+        if let Err(err) = connection::serve(reader, writer, self).await {
             log::debug!("a connection broke: {err}");
         }
     }
