@@ -1,7 +1,7 @@
 //! Which of the backends runs this shim's pod: the administrator's choice, which is known once containerd
 //! asks for something, and stays.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use shim_core::{
@@ -10,11 +10,7 @@ use shim_core::{
     model::{About, Bundle, ContainerId, Namespace, RuntimeOptions},
 };
 
-use crate::{
-    config::{Backend as Kind, Config},
-    gvisor::Gvisor,
-    host::MicroVm,
-};
+use crate::{config::Backend as Kind, gvisor::Gvisor, host::MicroVm, started::Started};
 
 /// All backends, of which one is used.
 #[derive(Debug, Default)]
@@ -22,8 +18,7 @@ pub(crate) struct Chosen {
     machines: MicroVm,
     gvisor: Gvisor,
     kind: OnceLock<Kind>,
-    /// What the shim was started with.
-    options: Mutex<Vec<RuntimeOptions>>,
+    started: Started,
 }
 
 impl Chosen {
@@ -32,9 +27,7 @@ impl Chosen {
         if let Some(kind) = self.kind.get() {
             return Ok(*kind);
         }
-        let mut options = self.options.lock().expect("nobody panics with it locked").clone();
-        options.extend_from_slice(more);
-        let kind = Config::find(&options)?.backend;
+        let kind = self.started.config(more)?.backend;
         Ok(*self.kind.get_or_init(|| kind))
     }
 }
@@ -53,7 +46,7 @@ impl Backend for Chosen {
     }
 
     async fn prepare(&self, coming: &Coming) {
-        self.options.lock().expect("nobody panics with it locked").clone_from(&coming.options);
+        self.started.learn(&coming.options);
         self.machines.prepare(coming).await;
         self.gvisor.prepare(coming).await;
     }

@@ -23,6 +23,7 @@ mod pump;
 #[cfg(test)]
 #[path = "../../shim-core/src/fuzzing/replay.rs"]
 mod replay;
+mod started;
 pub mod vm;
 
 pub use build::Build;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use shim_core::{
     Backend, Coming, Container, Context, Create, CreateSandbox, Created, Error, Host, Kind, Result,
     Sandbox, SandboxBackend,
-    model::{About, Bundle, ContainerId, Namespace, RuntimeOptions},
+    model::{About, Bundle, ContainerId, Namespace},
 };
 use shim_runc::OciRuntime;
 
@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     host::{describe, parent, refuse_the_hosts, spec},
     journal,
+    started::Started,
 };
 
 /// Where runsc keeps what it knows of containers without a sandbox of the API's, by namespace.
@@ -31,9 +32,7 @@ const OURS: [&str; 6] = ["root", "log", "log-fd", "log-format", "panic-log", "pa
 /// Pods in gVisor. A shim has one.
 #[derive(Debug, Default)]
 pub struct Gvisor {
-    host: Option<Host>,
-    /// What the shim was started with.
-    options: Mutex<Vec<RuntimeOptions>>,
+    started: Started,
     pod: Mutex<Option<Arc<Pod>>>,
 }
 
@@ -45,20 +44,6 @@ impl Gvisor {
 
     fn pod(&self) -> MutexGuard<'_, Option<Arc<Pod>>> {
         self.pod.lock().expect("nobody panics with it locked")
-    }
-
-    fn config(&self, more: Option<&RuntimeOptions>) -> Result<Config> {
-        let known = self.options.lock().expect("nobody panics with it locked").clone();
-        let options: Vec<_> = known.into_iter().chain(more.cloned()).collect();
-        Config::find(&options)
-    }
-
-    fn learn(&self, options: &[RuntimeOptions]) {
-        *self.options.lock().expect("nobody panics with it locked") = options.to_vec();
-    }
-
-    fn host(&self) -> Result<&Host> {
-        self.host.as_ref().ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))
     }
 }
 
@@ -72,12 +57,12 @@ impl Backend for Gvisor {
     }
 
     fn open(&mut self, host: Host) -> Result<()> {
-        self.host = Some(host);
+        self.started.open(host);
         Ok(())
     }
 
     async fn prepare(&self, coming: &Coming) {
-        self.learn(&coming.options);
+        self.started.learn(&coming.options);
     }
 
     async fn create(&self, request: Create) -> Result<Created<Box<dyn Container>>> {
@@ -86,10 +71,10 @@ impl Backend for Gvisor {
             return pod.create(request).await;
         }
         // runsc knows by the annotations what is a pod and what is in one.
-        let config = self.config(request.options.as_ref())?;
+        let config = self.started.config(request.options.as_slice())?;
         let has_network = names_a_network(&spec::read(&request.bundle)?);
         let flags = flags(&config.runsc.flags, has_network)?;
-        let root = Path::new(ROOT).join(&self.host()?.namespace);
+        let root = Path::new(ROOT).join(&self.started.host()?.namespace);
         runtime(&config, root, flags)?.create(request).await
     }
 
@@ -102,11 +87,11 @@ impl Backend for Gvisor {
 #[async_trait]
 impl SandboxBackend for Gvisor {
     async fn create_sandbox(&self, request: CreateSandbox) -> Result<Arc<dyn Sandbox>> {
-        self.learn(&request.options);
-        let config = self.config(None)?;
+        self.started.learn(&request.options);
+        let config = self.started.config(&[])?;
         let described = describe(request.config.as_ref())?;
         refuse_the_hosts(&described)?;
-        let host = self.host()?;
+        let host = self.started.host()?;
         let asked = &described.linux.get_or_default().cgroup_parent;
         let wanted = Wanted {
             id: request.id,

@@ -30,7 +30,7 @@ use super::{
     size::{Size, Wish},
     spec::{self, Around, OfPod, Places, Role},
 };
-use crate::{config::Config, journal};
+use crate::{journal, started::Started};
 
 /// CRI's description of a pod, as CreateSandbox's options.
 const POD: &str = "runtime.v1.PodSandboxConfig";
@@ -41,25 +41,13 @@ const SHM: u64 = 64 << 20;
 /// Pods in virtual machines. A shim has one.
 #[derive(Debug, Default)]
 pub struct MicroVm {
-    host: Option<Host>,
-    /// What the shim was started with.
-    options: Mutex<Vec<RuntimeOptions>>,
+    started: Started,
     pod: Mutex<Option<Arc<Pod>>>,
 }
 
 impl MicroVm {
     fn pod(&self) -> MutexGuard<'_, Option<Arc<Pod>>> {
         self.pod.lock().expect("nobody panics with it locked")
-    }
-
-    fn config(&self, more: Option<&RuntimeOptions>) -> Result<Config> {
-        let known = self.options.lock().expect("nobody panics with it locked").clone();
-        let options: Vec<_> = known.into_iter().chain(more.cloned()).collect();
-        Config::find(&options)
-    }
-
-    fn host(&self) -> Result<&Host> {
-        self.host.as_ref().ok_or_else(|| Error::new(Kind::Unavailable, "the backend is not open"))
     }
 
     /// Makes the pod of this shim, which has none.
@@ -69,7 +57,7 @@ impl MicroVm {
             let why = format!("this shim has the sandbox {} already", pod.wanted().id);
             return Err(Error::new(Kind::AlreadyExists, why));
         }
-        let pod = Pod::make(wanted, self.host()?)?;
+        let pod = Pod::make(wanted, self.started.host()?)?;
         *place = Some(Arc::clone(&pod));
         Ok(pod)
     }
@@ -80,9 +68,9 @@ impl MicroVm {
         id: &ContainerId,
         raw: &Value,
         of_pod: OfPod,
-        options: Option<&RuntimeOptions>,
+        options: &[RuntimeOptions],
     ) -> Result<Arc<Pod>> {
-        let config = self.config(options)?;
+        let config = self.started.config(options)?;
         let size = Size::of(Wish::of_spec(raw), config.guest);
         let setup = Setup {
             hostname: of_pod.hostname.unwrap_or_default(),
@@ -95,7 +83,7 @@ impl MicroVm {
             config,
             size,
             netns: of_pod.netns.map(Into::into),
-            cgroup_parent: format!("/{}", self.host()?.namespace),
+            cgroup_parent: format!("/{}", self.started.host()?.namespace),
             setup,
             has_own_files: false,
         };
@@ -126,12 +114,12 @@ impl Backend for MicroVm {
     }
 
     fn open(&mut self, host: Host) -> Result<()> {
-        self.host = Some(host);
+        self.started.open(host);
         Ok(())
     }
 
     async fn prepare(&self, coming: &Coming) {
-        self.options.lock().expect("nobody panics with it locked").clone_from(&coming.options);
+        self.started.learn(&coming.options);
     }
 
     async fn create(&self, request: Create) -> Result<Created<Box<dyn Container>>> {
@@ -154,7 +142,7 @@ impl Backend for MicroVm {
                 return Err(Error::new(Kind::FailedPrecondition, why));
             }
             (None, _) => {
-                let options = request.options.as_ref();
+                let options = request.options.as_slice();
                 let pod = self.boot_for(&request.id, &raw, of_pod, options).await?;
                 (pod, true)
             }
@@ -177,8 +165,8 @@ impl Backend for MicroVm {
 #[async_trait]
 impl SandboxBackend for MicroVm {
     async fn create_sandbox(&self, request: CreateSandbox) -> Result<Arc<dyn Sandbox>> {
-        self.options.lock().expect("nobody panics with it locked").clone_from(&request.options);
-        let config = self.config(None)?;
+        self.started.learn(&request.options);
+        let config = self.started.config(&[])?;
         let described = describe(request.config.as_ref())?;
         refuse_the_hosts(&described)?;
         let linux = described.linux.clone().unwrap_or_default();
@@ -187,7 +175,10 @@ impl SandboxBackend for MicroVm {
             size: Size::of(Wish::of_pod(&described), config.guest),
             config,
             netns: request.netns,
-            cgroup_parent: parent(&linux.cgroup_parent, &self.host()?.namespace.to_string()),
+            cgroup_parent: parent(
+                &linux.cgroup_parent,
+                &self.started.host()?.namespace.to_string(),
+            ),
             setup: Setup {
                 hostname: files::hostname(&described)?,
                 sysctls: linux.sysctls,
