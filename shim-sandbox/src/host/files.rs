@@ -110,8 +110,8 @@ mod tests {
         let files = of_pod(&pod(), &[interface]).unwrap();
         assert_eq!(files["hostname"], b"web\n");
         let resolv =
-            b"nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch a.local b.local\noptions ndots:5\n";
-        assert_eq!(files["resolv.conf"], resolv);
+            "search a.local b.local\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:5\n";
+        assert_eq!(files["resolv.conf"], resolv.as_bytes());
         let hosts = String::from_utf8(files["hosts"].clone()).unwrap();
         assert!(hosts.ends_with("10.9.0.2\tweb\nfd00::2\tweb\n"), "{hosts}");
     }
